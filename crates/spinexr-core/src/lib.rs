@@ -1,0 +1,20 @@
+//! What every part of spinexr agrees on: the findings, boxes in film pixels, suppression, the paper's
+//! decision rule and the records that are written for a film. No input or output, no tensors.
+//!
+//! Source: VinDr-SpineXR, arXiv 2106.12930 (MICCAI 2021).
+
+pub mod annotation;
+pub mod boxes;
+pub mod findings;
+pub mod fusion;
+pub mod nms;
+pub mod prediction;
+pub mod progress;
+pub mod split;
+
+pub use annotation::{Annotation, FilmAnnotation};
+pub use boxes::BoxXyxy;
+pub use findings::{Category, Finding};
+pub use fusion::Gate;
+pub use prediction::{Detection, FilmPrediction};
+pub use split::Split;

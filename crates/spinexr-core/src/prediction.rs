@@ -1,0 +1,135 @@
+//! What is written down for a film: one JSON Lines record.
+//!
+//! Every table, curve and threshold is computed from these records and the annotations; no model is
+//! needed to repeat an evaluation.
+
+use crate::{BoxXyxy, Finding, Gate, Split, fusion};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A box that a detector proposes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    /// Class.
+    pub label: Finding,
+    /// Sigmoid of the class logit, `[0, 1]`.
+    pub score: f32,
+    /// Place, film px.
+    pub xyxy: BoxXyxy,
+}
+
+/// Milliseconds spent on a film, by stage.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Timings {
+    /// Reading and decoding.
+    pub read_ms: f64,
+    /// Classifiers, shared out evenly over the batch.
+    pub classify_ms: f64,
+    /// Detector with its post-processing, shared out evenly over the batch.
+    pub detect_ms: f64,
+}
+
+/// The record of one film.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilmPrediction {
+    /// File stem of the film, the image id of the data set.
+    pub image: String,
+    /// Study identifier; the image id where none is known.
+    pub study: String,
+    /// Part of the data set, when predicted on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// Film height, px.
+    pub height_px: u32,
+    /// Film width, px.
+    pub width_px: u32,
+    /// Film-level logit of each classifier, by model name.
+    pub logits: BTreeMap<String, f64>,
+    /// Sigmoid of the mean logit; `None` without a classifier.
+    pub p_abnormal: Option<f64>,
+    /// c*, the validation threshold on `p_abnormal`; `None` before one was chosen.
+    pub threshold: Option<f64>,
+    /// Boxes after the decision rule.
+    pub boxes: Vec<Detection>,
+    /// Boxes of the detector alone.
+    pub boxes_before_gate: Vec<Detection>,
+    /// What was done to the pixels, as data (see `spinexr-dicom`).
+    pub pixels: serde_json::Value,
+    /// Time spent.
+    #[serde(default)]
+    pub timings: Timings,
+    /// Hash of the bundle that made the record.
+    pub model: String,
+    /// True for the shipped demonstration bundle.
+    #[serde(default)]
+    pub demonstration: bool,
+}
+
+impl FilmPrediction {
+    /// Mean of the classifiers' logits; `None` without a classifier.
+    pub fn ensemble_logit(&self) -> Option<f64> {
+        let logits: Vec<f64> = self.logits.values().copied().collect();
+        fusion::ensemble_logit(&logits)
+    }
+
+    /// Sets `threshold` and `boxes` from `boxes_before_gate` by the decision rule. Without a classifier
+    /// every box stays.
+    pub fn apply_gate(&mut self, gate: &Gate) {
+        self.threshold = Some(gate.c_star);
+        self.boxes = match self.p_abnormal {
+            Some(p) => gate.apply(p, &self.boxes_before_gate),
+            None => self.boxes_before_gate.clone(),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> FilmPrediction {
+        let detection = |score| Detection {
+            label: Finding::VertebralCollapse,
+            score,
+            xyxy: BoxXyxy::new(1.0, 2.0, 30.0, 40.0),
+        };
+        FilmPrediction {
+            image: "a".into(),
+            study: "s".into(),
+            split: Some(Split::Test),
+            height_px: 100,
+            width_px: 80,
+            logits: BTreeMap::from([("densenet121".to_owned(), -2.0), ("densenet169".to_owned(), 0.0)]),
+            p_abnormal: Some(fusion::sigmoid(-1.0)),
+            threshold: None,
+            boxes: vec![],
+            boxes_before_gate: vec![detection(0.75), detection(0.25)],
+            pixels: serde_json::json!({"polarity": "none"}),
+            timings: Timings::default(),
+            model: "abc".into(),
+            demonstration: false,
+        }
+    }
+
+    #[test]
+    fn a_record_survives_json() {
+        let mut record = record();
+        record.apply_gate(&Gate::with_c_star(0.28));
+        let line = serde_json::to_string(&record).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<FilmPrediction>(&line).unwrap(), record);
+    }
+
+    #[test]
+    fn the_gate_reads_p_abnormal() {
+        let mut record = record(); // p = sigmoid(-1) = 0.269
+        assert_eq!(record.ensemble_logit(), Some(-1.0));
+        record.apply_gate(&Gate::with_c_star(0.28));
+        assert_eq!(record.boxes.len(), 1);
+        record.apply_gate(&Gate::with_c_star(0.26));
+        assert_eq!(record.boxes.len(), 2);
+        record.p_abnormal = None;
+        record.apply_gate(&Gate::with_c_star(0.28));
+        assert_eq!(record.boxes, record.boxes_before_gate);
+    }
+}

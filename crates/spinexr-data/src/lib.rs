@@ -1,0 +1,1 @@
+//! Data sets: annotations, splits, prepared cache, resize, augmentation, batches

@@ -1,0 +1,1 @@
+//! Reading and writing radiographs: stored values to display pixels, with provenance

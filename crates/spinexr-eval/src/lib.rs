@@ -1,0 +1,1 @@
+//! ROC, average precision, FROC, intervals, report; pure over prediction files

@@ -1,0 +1,1 @@
+//! DenseNet, ResNet, FPN, RetinaNet and their losses

@@ -1,0 +1,1 @@
+//! Tensor operations the engine lacks or does slowly, each with its gradient

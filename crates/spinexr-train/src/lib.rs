@@ -1,0 +1,1 @@
+//! Training engine: experiments, optimisers, schedules, checkpoints, loggers
