@@ -1,1 +1,161 @@
-fn main() {}
+//! Developer commands: `cargo xtask check` is what CI runs and what a contributor runs before sending a change.
+
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+use std::time::Instant;
+
+const USAGE: &str = "\
+Developer commands of spinexr
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  check   Formatting, clippy with warnings denied, documentation, and the README's test command
+  fmt     Only the formatting check
+  lint    Only clippy
+  doc     Only the documentation build
+  test    Only the README's test command
+  walls   Only the check that crates depend on nothing but what ARCHITECTURE.md allows
+
+Examples:
+  cargo xtask check
+  cargo xtask lint
+";
+
+fn main() -> Result<()> {
+    let command = std::env::args().nth(1);
+    match command.as_deref() {
+        Some("check") => {
+            for step in [format, lint, walls, doc, test] {
+                step()?;
+            }
+            eprintln!("xtask: all checks passed");
+            Ok(())
+        }
+        Some("fmt") => format(),
+        Some("lint") => lint(),
+        Some("doc") => doc(),
+        Some("test") => test(),
+        Some("walls") => walls(),
+        Some("help" | "--help" | "-h") | None => {
+            eprint!("{USAGE}");
+            Ok(())
+        }
+        Some(other) => {
+            eprint!("{USAGE}");
+            bail!("unknown command {other:?}")
+        }
+    }
+}
+
+fn format() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"], &[])
+}
+
+fn lint() -> Result<()> {
+    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
+}
+
+fn doc() -> Result<()> {
+    cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])
+}
+
+/// The README's test command, word for word.
+fn test() -> Result<()> {
+    cargo(&["test", "--workspace"], &[])
+}
+
+/// The crates that each crate may name, as in the table of ARCHITECTURE.md; dev-dependencies are free.
+const WALLS: &[(&str, &[&str])] = &[
+    ("spinexr-core", &[]),
+    ("spinexr-dicom", &["spinexr-core"]),
+    ("spinexr-synth", &["spinexr-core", "spinexr-dicom"]),
+    ("spinexr-data", &["spinexr-core", "spinexr-dicom"]),
+    ("spinexr-ops", &[]),
+    ("spinexr-models", &["spinexr-core", "spinexr-ops"]),
+    ("spinexr-eval", &["spinexr-core"]),
+    (
+        "spinexr-train",
+        &["spinexr-core", "spinexr-data", "spinexr-dicom", "spinexr-eval", "spinexr-models", "spinexr-ops"],
+    ),
+    ("spinexr-infer", &["spinexr-core", "spinexr-data", "spinexr-dicom", "spinexr-models", "spinexr-ops"]),
+];
+
+/// Only these may name the tensor engine.
+const ENGINE_USERS: &[&str] = &["spinexr-ops", "spinexr-models", "spinexr-train", "spinexr-infer"];
+
+/// Only this may name dicom-rs.
+const DICOM_USER: &str = "spinexr-dicom";
+
+fn walls() -> Result<()> {
+    eprintln!("xtask: crate walls");
+    for entry in std::fs::read_dir("crates").context("reading crates/ (run from the repository root)")? {
+        let manifest = entry?.path().join("Cargo.toml");
+        let text = std::fs::read_to_string(&manifest)
+            .with_context(|| format!("reading {}", manifest.display()))?;
+        let name = field(&text, "name").with_context(|| format!("no name in {}", manifest.display()))?;
+        let allowed = WALLS.iter().find(|(n, _)| *n == name).map(|(_, allowed)| *allowed);
+        for dependency in dependencies(&text) {
+            if let Some(allowed) = allowed
+                && dependency.starts_with("spinexr-")
+                && !allowed.contains(&dependency.as_str())
+            {
+                bail!("{name} depends on {dependency}; ARCHITECTURE.md allows {allowed:?}");
+            }
+            if dependency == "burn" && !ENGINE_USERS.contains(&name.as_str()) {
+                bail!("{name} depends on the tensor engine; only {ENGINE_USERS:?} may");
+            }
+            if dependency.starts_with("dicom-") && name != DICOM_USER {
+                bail!("{name} depends on {dependency}; only {DICOM_USER} may");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn field(manifest: &str, key: &str) -> Option<String> {
+    let line = manifest.lines().find(|l| l.starts_with(&format!("{key} =")))?;
+    Some(line.split('"').nth(1)?.to_owned())
+}
+
+/// Names in `[dependencies]`, not those in `[dev-dependencies]`.
+fn dependencies(manifest: &str) -> Vec<String> {
+    manifest
+        .lines()
+        .skip_while(|l| l.trim() != "[dependencies]")
+        .skip(1)
+        .take_while(|l| !l.starts_with('['))
+        .filter_map(|l| {
+            let name = l.split(['=', '.']).next()?.trim();
+            (!name.is_empty() && !name.starts_with('#')).then(|| name.to_owned())
+        })
+        .collect()
+}
+
+fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
+    eprintln!("xtask: cargo {}", args.join(" "));
+    let start = Instant::now();
+    let status = Command::new(env!("CARGO"))
+        .args(args)
+        .envs(env.iter().copied())
+        .status()
+        .with_context(|| format!("starting cargo {}", args[0]))?;
+    if !status.success() {
+        bail!("cargo {} failed ({status})", args.join(" "));
+    }
+    eprintln!("xtask: cargo {} took {:.0} s", args[0], start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_stop_at_the_next_table() {
+        let manifest = "[package]\nname = \"a\"\n[dependencies]\nserde.workspace = true\n\
+                        burn = { version = \"1\" }\n# note\n[dev-dependencies]\nproptest = \"1\"\n";
+        assert_eq!(dependencies(manifest), ["serde", "burn"]);
+        assert_eq!(field(manifest, "name").as_deref(), Some("a"));
+    }
+}
