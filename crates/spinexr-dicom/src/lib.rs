@@ -1,1 +1,31 @@
-//! Reading and writing radiographs: stored values to display pixels, with provenance
+//! Radiographs in and out: stored values to display pixels, with a record of what was done.
+//!
+//! Reading goes in four stages, after PS3.3 C.11 and C.7.6.3:
+//!
+//! ```text
+//! stored ── Modality LUT or rescale ──▶ modality ── VOI LUT, window or min–max ──▶ voi ── polarity ──▶ display
+//! (i32)                                 (f64)                                      (f64)                (f32 or u8)
+//! ```
+//!
+//! dicom-rs supplies the data element parser, the dictionary and the JPEG codecs; every step from stored
+//! values to display is here, because the convenience functions leave some of them out (an array is never
+//! inverted for MONOCHROME1, a VOI LUT Sequence is ignored, padding enters min–max).
+//!
+//! Input may be hostile. Lengths are checked against the file before anything is allocated, sequences are
+//! walked without recursion, and a panic inside a codec becomes a [`ReadError`].
+//!
+//! Writing makes DX images ([`write_dx`]) for synthetic films and for tests.
+
+mod error;
+mod film;
+mod options;
+mod whole_file;
+mod write;
+
+pub use error::{ReadError, WriteError};
+pub use film::{
+    Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Provenance, Radiograph, StageData, StageImage,
+    VoiApplied, VoiFunction,
+};
+pub use options::{Limits, Policy, ReadOptions, Stage};
+pub use write::{DxFilm, DxSyntax, derived_uid, encode_dx, write_dx};
