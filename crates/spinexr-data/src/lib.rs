@@ -1,1 +1,34 @@
-//! Data sets: annotations, splits, prepared cache, resize, augmentation, batches
+//! From annotated films to batches: the VinDr-SpineXR reader, study-level splits, the one resize, the
+//! prepared cache, augmentation, samplers and the loader.
+//!
+//! The way of a film: [`vindr::read`] → [`split::hold_out_validation`] and [`split::check_leakage`] →
+//! [`cache::prepare`] (decoded and resized once) → [`Loader`] (sampler, augmentation, batch).
+//! Boxes are film pixels everywhere but in [`LabelledBox`], which lives in input pixels between
+//! [`ResizeMap::to_input`] and [`ResizeMap::to_film`].
+
+pub mod augment;
+pub mod cache;
+pub mod dataset;
+pub mod error;
+pub mod fixed;
+pub mod loader;
+pub mod resize;
+pub mod sampler;
+pub mod split;
+pub mod vindr;
+
+mod cache_index;
+mod mix;
+mod parallel;
+mod prefetch;
+mod prepare;
+mod vindr_rows;
+
+pub use augment::{AugmentConfig, augment};
+pub use cache::Cache;
+pub use dataset::{Dataset, Film, ReadCounts};
+pub use error::{DataError, RowError};
+pub use fixed::FixedBatches;
+pub use loader::{Batch, Loader, LoaderConfig};
+pub use resize::{Fit, InputSize, LabelledBox, PreparedFilm, ResizeMap, prepare_film};
+pub use sampler::{Sampler, SamplerConfig};

@@ -1,0 +1,248 @@
+//! The two files of a prepared cache: `films.u16`, pixels one film after another, and `index.log`, one line
+//! a film.
+//!
+//! Both are only ever appended to while films are prepared, pixels before their line, so that a kill at any
+//! moment leaves at worst a torn tail. A line is its own CRC-32 and a JSON record that carries the pixels'
+//! CRC-32: what a kill or a power cut tore is recognised and made again. Of two lines of one film the later
+//! counts.
+
+use crate::error::{reading, writing};
+use crate::resize::RESIZE_VERSION;
+use crate::{DataError, InputSize};
+use serde::{Deserialize, Serialize};
+use spinexr_dicom::Policy;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const FORMAT: &str = "spinexr prepared films";
+const VERSION: u32 = 1;
+
+/// Films between two flushes to the disk.
+const SYNC_EVERY: usize = 128;
+
+/// First line of an index: films made under another header are of no use.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) format: String,
+    pub(crate) version: u32,
+    pub(crate) resize_version: u32,
+    pub(crate) policy: Policy,
+    pub(crate) frame: u32,
+    pub(crate) input: InputSize,
+}
+
+impl Header {
+    pub(crate) fn new(policy: Policy, frame: u32, input: InputSize) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            resize_version: RESIZE_VERSION,
+            policy,
+            frame,
+            input,
+        }
+    }
+}
+
+/// Size and time of a film's file when it was read: a film whose file has changed is prepared again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourceStamp {
+    pub(crate) bytes: u64,
+    pub(crate) modified_ns: u64,
+}
+
+impl SourceStamp {
+    pub(crate) fn of(path: &Path) -> Result<Self, DataError> {
+        let metadata = path.metadata().map_err(reading(path))?;
+        // A file system without times gives 0 for all, and the size alone decides.
+        let modified = metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(Self { bytes: metadata.len(), modified_ns: modified.map_or(0, |t| t.as_nanos() as u64) })
+    }
+}
+
+/// One prepared film.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) image_id: String,
+    /// Place of the pixels in `films.u16`, bytes.
+    pub(crate) offset: u64,
+    /// CRC-32 of the pixels' bytes.
+    pub(crate) crc32: u32,
+    /// SHA-256 of the pixels' bytes, for the data hash of a run.
+    pub(crate) sha256: String,
+    pub(crate) film_height_px: u32,
+    pub(crate) film_width_px: u32,
+    pub(crate) source: SourceStamp,
+    pub(crate) provenance: serde_json::Value,
+}
+
+/// The folder of one policy and input size.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    pub(crate) path: PathBuf,
+}
+
+impl Folder {
+    pub(crate) fn new(dir: &Path, policy: Policy, input: &InputSize) -> Self {
+        let name =
+            format!("{}-{}x{}-{}", policy_name(policy), input.height_px, input.width_px, input.fit.name());
+        Self { path: dir.join(name) }
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.path.join("index.log")
+    }
+
+    pub(crate) fn pixels(&self) -> PathBuf {
+        self.path.join("films.u16")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+}
+
+pub(crate) const fn policy_name(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Vindr => "vindr",
+        Policy::Standard => "standard",
+    }
+}
+
+/// Bytes of one film's pixels.
+pub(crate) fn film_bytes(input: &InputSize) -> u64 {
+    u64::from(input.height_px) * u64::from(input.width_px) * 2
+}
+
+/// What an index holds.
+pub(crate) struct Index {
+    /// `None` when the first line is unreadable.
+    pub(crate) header: Option<Header>,
+    /// Records whose line and place are sound, in file order; an id may come twice.
+    pub(crate) records: Vec<Record>,
+    /// Lines that are torn or point outside the pixel file.
+    pub(crate) unsound: usize,
+}
+
+/// Reads an index; `None` when there is none.
+pub(crate) fn read_index(folder: &Folder, input: &InputSize) -> Result<Option<Index>, DataError> {
+    let path = folder.index();
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(DataError::Read { path, source }),
+    };
+    // A pixel file that is not there holds nothing.
+    let pixels_len = folder.pixels().metadata().map_or(0, |m| m.len());
+    let mut lines = bytes.split_inclusive(|&b| b == b'\n');
+    let header = lines.next().and_then(parse_line::<Header>);
+    let mut index = Index { header, records: Vec::new(), unsound: 0 };
+    for line in lines {
+        match parse_line::<Record>(line) {
+            Some(r) if r.offset.checked_add(film_bytes(input)).is_some_and(|end| end <= pixels_len) => {
+                index.records.push(r);
+            }
+            _ => index.unsound += 1,
+        }
+    }
+    Ok(Some(index))
+}
+
+fn parse_line<T: serde::de::DeserializeOwned>(line: &[u8]) -> Option<T> {
+    let line = line.strip_suffix(b"\n")?;
+    let (crc, json) = line.split_at_checked(9)?;
+    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?.strip_suffix(' ')?, 16).ok()?;
+    if crc32fast::hash(json) != crc {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+fn format_line<T: Serialize>(value: &T) -> Vec<u8> {
+    let json = serde_json::to_vec(value).expect("headers and records have string keys only");
+    let mut line = format!("{:08x} ", crc32fast::hash(&json)).into_bytes();
+    line.extend_from_slice(&json);
+    line.push(b'\n');
+    line
+}
+
+/// The pixels of a film as the file's bytes (little endian).
+pub(crate) fn to_bytes(pixels: &[u16]) -> Vec<u8> {
+    pixels.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// A film's bytes from an open pixel file, not yet checked.
+pub(crate) fn read_bytes(file: &mut File, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(buffer)
+}
+
+/// Appends films to a cache folder.
+pub(crate) struct Appender {
+    folder: Folder,
+    pixels: File,
+    index: File,
+    end: u64,
+    unsynced: usize,
+}
+
+impl Appender {
+    /// Makes the folder's files hold exactly `kept` (the pixels stay where they are), ready for more.
+    /// `rewrite` tells that the index on disk holds anything else.
+    pub(crate) fn open(
+        folder: &Folder,
+        header: &Header,
+        kept: &[Record],
+        rewrite: bool,
+    ) -> Result<Self, DataError> {
+        let (index_path, pixels_path) = (folder.index(), folder.pixels());
+        if rewrite {
+            let mut text = format_line(header);
+            for record in kept {
+                text.extend(format_line(record));
+            }
+            write_whole(&index_path, &text)?;
+        }
+        let pixels = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&pixels_path)
+            .map_err(writing(&pixels_path))?;
+        let end = kept.iter().map(|r| r.offset + film_bytes(&header.input)).max().unwrap_or(0);
+        // Cuts off pixels whose line was never written.
+        pixels.set_len(end).map_err(writing(&pixels_path))?;
+        let index = OpenOptions::new().append(true).open(&index_path).map_err(writing(&index_path))?;
+        Ok(Self { folder: folder.clone(), pixels, index, end, unsynced: 0 })
+    }
+
+    /// Appends one film; `record.offset` is set here.
+    pub(crate) fn append(&mut self, mut record: Record, bytes: &[u8]) -> Result<(), DataError> {
+        record.offset = self.end;
+        self.pixels.write_all(bytes).map_err(writing(&self.folder.pixels()))?;
+        self.end += bytes.len() as u64;
+        self.index.write_all(&format_line(&record)).map_err(writing(&self.folder.index()))?;
+        self.unsynced += 1;
+        if self.unsynced >= SYNC_EVERY {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything to the disk, pixels first.
+    pub(crate) fn sync(&mut self) -> Result<(), DataError> {
+        self.pixels.sync_data().map_err(writing(&self.folder.pixels()))?;
+        self.index.sync_data().map_err(writing(&self.folder.index()))?;
+        self.unsynced = 0;
+        Ok(())
+    }
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(writing(folder))?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(writing(path))?;
+    file.persist(path).map_err(|e| DataError::Write { path: path.to_owned(), source: e.error })?;
+    Ok(())
+}

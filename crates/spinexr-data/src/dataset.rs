@@ -1,0 +1,96 @@
+//! Films with their annotations, and what was met while reading them.
+
+use serde::{Deserialize, Serialize};
+use spinexr_core::{FilmAnnotation, Split};
+use std::path::PathBuf;
+
+/// One annotated film.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Film {
+    /// Its file.
+    pub path: PathBuf,
+    /// What a reader marked, film px.
+    pub annotation: FilmAnnotation,
+    /// Its part of the data set: `Train` or `Test` as released, until a validation split is held out.
+    pub split: Split,
+}
+
+/// Irregularities that were met and repaired or passed over, each counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadCounts {
+    /// Annotation rows understood.
+    pub rows: usize,
+    /// Rows of the verdict `No finding`.
+    pub no_finding_rows: usize,
+    /// Boxes that reach past the film's border, clipped to it. The right and lower border are known only
+    /// after [`crate::vindr::clip_to_films`].
+    pub clipped_boxes: usize,
+    /// Boxes dropped because nothing, or less than the smallest side, is left of them; the film stays
+    /// abnormal.
+    pub thin_boxes: usize,
+    /// Exact repetitions of a row, dropped.
+    pub duplicate_rows: usize,
+    /// Rows with the dictionary's spelling `Spondylolisthesis`.
+    pub other_spelling: usize,
+    /// Boxes of the six rarest categories, folded into `Other lesions`.
+    pub folded_labels: usize,
+    /// Blank cells where the release has a value (series or reader).
+    pub blank_cells: usize,
+    /// Annotation files that begin with a byte-order mark.
+    pub byte_order_marks: usize,
+    /// Annotation files with CR LF line ends.
+    pub crlf_files: usize,
+    /// Image ids that are annotated but have no file; these films are left out.
+    pub without_file: Vec<String>,
+    /// Files that no row mentions; these films are left out.
+    pub without_annotation: Vec<PathBuf>,
+}
+
+impl ReadCounts {
+    /// Nothing irregular was met.
+    pub fn is_clean(&self) -> bool {
+        *self == Self { rows: self.rows, no_finding_rows: self.no_finding_rows, ..Self::default() }
+    }
+}
+
+/// A data set in memory: paths and annotations, no pixels.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Dataset {
+    /// All films, ordered by split and image id.
+    pub films: Vec<Film>,
+    /// What was met while reading.
+    pub read: ReadCounts,
+}
+
+impl Dataset {
+    /// The films of one split, in order.
+    pub fn of(&self, split: Split) -> impl Iterator<Item = &Film> {
+        self.films.iter().filter(move |f| f.split == split)
+    }
+
+    /// The annotations of one split, in order; what a [`crate::Loader`] takes.
+    pub fn annotations(&self, split: Split) -> Vec<FilmAnnotation> {
+        self.of(split).map(|f| f.annotation.clone()).collect()
+    }
+
+    /// Clips every box to its film and drops what is left with a side under `min_side_px`, counting both
+    /// in `read`. `size_of` gives a film's height and width in px, or `None` where it is not known; such
+    /// a film's boxes stay as they are.
+    pub fn clip_boxes(&mut self, min_side_px: f32, mut size_of: impl FnMut(&Film) -> Option<(u32, u32)>) {
+        for film in &mut self.films {
+            let Some((height_px, width_px)) = size_of(film) else { continue };
+            let read = &mut self.read;
+            film.annotation.boxes.retain_mut(|b| {
+                let clipped = b.xyxy.clip(width_px as f32, height_px as f32);
+                if clipped != b.xyxy {
+                    read.clipped_boxes += 1;
+                    b.xyxy = clipped;
+                }
+                let keep = clipped.width() >= min_side_px && clipped.height() >= min_side_px;
+                read.thin_boxes += usize::from(!keep);
+                keep
+            });
+        }
+    }
+}

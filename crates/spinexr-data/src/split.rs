@@ -1,0 +1,148 @@
+//! Splits by study: a validation part held out of the release's training part, and the check that no study
+//! is on two sides.
+
+use crate::{DataError, Dataset, Film};
+use sha2::{Digest, Sha256};
+use spinexr_core::{Finding, Split};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// Moves about `fraction` of the training studies to `Split::Validation`.
+///
+/// Studies are taken stratum by stratum (a study's stratum is its rarest finding, or "abnormal without a
+/// box", or "normal"), so that rare findings are on both sides wherever there are two studies of them.
+/// Which studies are taken hangs on the seed and the study ids alone, not on the order of films. Studies
+/// that are in validation already go back first: the same seed gives the same split again.
+///
+/// # Errors
+/// [`DataError::Setting`] for a fraction outside `(0, 1)`, [`DataError::TooFewStudies`] when a side would be
+/// empty.
+pub fn hold_out_validation(dataset: &mut Dataset, fraction: f64, seed: u64) -> Result<(), DataError> {
+    if !(fraction > 0.0 && fraction < 1.0) {
+        return Err(DataError::Setting {
+            name: "validation fraction",
+            expected: "a number inside 0 to 1",
+            found: fraction.to_string(),
+        });
+    }
+    for film in &mut dataset.films {
+        if film.split == Split::Validation {
+            film.split = Split::Train;
+        }
+    }
+    let held = choose_studies(dataset, fraction, seed)?;
+    for film in &mut dataset.films {
+        if film.split == Split::Train && held.contains(film.annotation.study_id.as_str()) {
+            film.split = Split::Validation;
+        }
+    }
+    dataset.films.sort_by(|a, b| {
+        (a.split, &a.annotation.image_id).cmp(&(b.split, &b.annotation.image_id))
+    });
+    Ok(())
+}
+
+/// The studies to hold out.
+fn choose_studies(dataset: &Dataset, fraction: f64, seed: u64) -> Result<HashSet<String>, DataError> {
+    // study -> (has an abnormal film, findings)
+    let mut studies: BTreeMap<&str, (bool, [bool; Finding::COUNT])> = BTreeMap::new();
+    for film in dataset.of(Split::Train) {
+        let entry = studies.entry(&film.annotation.study_id).or_default();
+        entry.0 |= film.annotation.abnormal;
+        for marked in &film.annotation.boxes {
+            entry.1[marked.label.index()] = true;
+        }
+    }
+    let mut with_finding = [0usize; Finding::COUNT];
+    for (_, found) in studies.values() {
+        for (count, found) in with_finding.iter_mut().zip(found) {
+            *count += usize::from(*found);
+        }
+    }
+    // Strata ordered from rare to common: 0.. findings, then abnormal without a box, then normal.
+    let mut by_rarity: Vec<usize> = (0..Finding::COUNT).collect();
+    by_rarity.sort_by_key(|&class| (with_finding[class], class));
+    let mut strata: Vec<Vec<&str>> = vec![Vec::new(); Finding::COUNT + 2];
+    for (study, (abnormal, found)) in &studies {
+        let stratum = by_rarity.iter().position(|&class| found[class]);
+        let fallback = Finding::COUNT + usize::from(!abnormal);
+        strata[stratum.unwrap_or(fallback)].push(study);
+    }
+
+    let mut held = HashSet::new();
+    let mut owed = 0.0; // what rounding kept back in earlier strata
+    for stratum in &mut strata {
+        stratum.sort_by_cached_key(|study| (study_key(seed, study), *study));
+        let wanted = stratum.len() as f64 * fraction + owed;
+        let mut take = (wanted.round().max(0.0) as usize).min(stratum.len());
+        if stratum.len() >= 2 {
+            take = take.clamp(1, stratum.len() - 1);
+        }
+        owed = wanted - take as f64;
+        held.extend(stratum[..take].iter().map(|s| (*s).to_owned()));
+    }
+    if held.is_empty() || held.len() == studies.len() {
+        return Err(DataError::TooFewStudies { fraction, studies: studies.len() });
+    }
+    Ok(held)
+}
+
+fn study_key(seed: u64, study_id: &str) -> [u8; 32] {
+    Sha256::new().chain_update(seed.to_le_bytes()).chain_update(study_id).finalize().into()
+}
+
+/// No study is in two splits and no image id is used twice.
+///
+/// # Errors
+/// [`DataError::StudyInTwoSplits`] or [`DataError::ImageTwice`], naming study and films.
+pub fn check_leakage(dataset: &Dataset) -> Result<(), DataError> {
+    let mut first_of_image: HashMap<&str, &Film> = HashMap::new();
+    let mut first_of_study: HashMap<&str, &Film> = HashMap::new();
+    for film in &dataset.films {
+        if let Some(first) = first_of_image.insert(&film.annotation.image_id, film) {
+            return Err(DataError::ImageTwice {
+                image_id: film.annotation.image_id.clone(),
+                first: first.path.clone(),
+                second: film.path.clone(),
+            });
+        }
+        let first = first_of_study.entry(&film.annotation.study_id).or_insert(film);
+        if first.split != film.split {
+            return Err(DataError::StudyInTwoSplits {
+                study_id: film.annotation.study_id.clone(),
+                first: first.split,
+                first_image: first.annotation.image_id.clone(),
+                second: film.split,
+                second_image: film.annotation.image_id.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// No patient is in two splits; `patient_of` gives a film's patient, `None` where not known.
+///
+/// # Errors
+/// [`DataError::PatientInTwoSplits`], naming the studies but not the patient.
+pub fn check_patient_leakage(
+    dataset: &Dataset,
+    mut patient_of: impl FnMut(&Film) -> Option<String>,
+) -> Result<(), DataError> {
+    let mut first_of_patient: HashMap<String, &Film> = HashMap::new();
+    for film in &dataset.films {
+        let Some(patient) = patient_of(film).filter(|p| !p.trim().is_empty()) else { continue };
+        let first = first_of_patient.entry(patient).or_insert(film);
+        if first.split != film.split {
+            return Err(DataError::PatientInTwoSplits {
+                first_study: first.annotation.study_id.clone(),
+                first: first.split,
+                second_study: film.annotation.study_id.clone(),
+                second: film.split,
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "split_tests.rs"]
+mod tests;
