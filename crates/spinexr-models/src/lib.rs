@@ -1,1 +1,30 @@
-//! DenseNet, ResNet, FPN, RetinaNet and their losses
+//! DenseNet, ResNet, FPN, RetinaNet, their losses and their weights.
+//!
+//! One paper a file. A network is a configuration of plain fields with named constructors for the published
+//! ones, `init_seeded` gives the module, and `forward`, `loss` and `detect` are separate functions. Module
+//! paths are PyTorch's state-dict names, so that [`weights`] can read torchvision's files and the golden tests
+//! can fill a network by name.
+//!
+//! Shape letters: N images, C channels, H and W pixels, A anchors, K classes.
+
+pub mod anchors;
+pub mod architecture;
+pub mod box_coder;
+pub mod densenet;
+pub mod fpn;
+pub mod init;
+pub mod linear;
+pub mod losses;
+pub mod matcher;
+pub mod normalisation;
+pub mod resnet;
+pub mod retinanet;
+pub mod retinanet_detect;
+pub mod retinanet_head;
+pub mod retinanet_loss;
+pub mod weights;
+
+pub use architecture::{Architecture, Task};
+pub use densenet::{DenseNet, DenseNetConfig};
+pub use normalisation::Normalisation;
+pub use retinanet::{DetectConfig, RawDetection, RetinaNet, RetinaNetConfig, RetinaNetOutput, Target};

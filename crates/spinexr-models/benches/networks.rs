@@ -1,0 +1,86 @@
+//! A training step (forward, loss, backward) and inference of the small networks.
+//! `cargo bench -p spinexr-models`
+
+use burn::module::Module;
+use burn::tensor::{Device, Distribution, Tensor};
+use divan::{Bencher, black_box};
+use spinexr_models::Architecture;
+use spinexr_models::losses::bce_with_logits;
+use spinexr_models::retinanet::{DetectConfig, Target};
+
+const FILMS: usize = 8;
+/// Height and width, px.
+const SIZES: [(usize, usize); 2] = [(256, 176), (384, 256)];
+
+fn main() {
+    divan::main();
+}
+
+fn images(n: usize, (height, width): (usize, usize), device: &Device) -> Tensor<4> {
+    device.seed(1);
+    Tensor::random([n, 1, height, width], Distribution::Normal(0.0, 1.0), device)
+}
+
+#[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
+fn classifier_training_step(bencher: Bencher, size: (usize, usize)) {
+    let device = Device::flex().autodiff();
+    let model = Architecture::DensenetMiniA.build_classifier(1, 0, &device).expect("a classifier");
+    let (x, y) = (images(FILMS, size, &device), Tensor::<2>::zeros([FILMS, 1], &device));
+    bencher.bench_local(|| {
+        let loss = bce_with_logits(model.forward(x.clone()), y.clone(), None).mean();
+        black_box(loss.backward());
+    });
+}
+
+#[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
+fn classifier_b_training_step(bencher: Bencher, size: (usize, usize)) {
+    let device = Device::flex().autodiff();
+    let model = Architecture::DensenetMiniB.build_classifier(1, 0, &device).expect("a classifier");
+    let (x, y) = (images(FILMS, size, &device), Tensor::<2>::zeros([FILMS, 1], &device));
+    bencher.bench_local(|| {
+        let loss = bce_with_logits(model.forward(x.clone()), y.clone(), None).mean();
+        black_box(loss.backward());
+    });
+}
+
+#[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
+fn classifier_inference(bencher: Bencher, size: (usize, usize)) {
+    let device = Device::flex();
+    let model = Architecture::DensenetMiniA.build_classifier(1, 0, &device).expect("a classifier").valid();
+    let x = images(FILMS, size, &device);
+    bencher.bench_local(|| black_box(model.forward(x.clone())));
+}
+
+fn boxes() -> Vec<Vec<Target>> {
+    let film = |i: usize| {
+        let at = |j: usize| Target {
+            class: (i + j) % 7,
+            xyxy: [20.0, 30.0, 20.0 + 12.0 * (j + 1) as f32, 60.0 + 5.0 * i as f32],
+        };
+        (0..i % 4).map(at).collect()
+    };
+    (0..FILMS).map(film).collect()
+}
+
+#[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
+fn detector_training_step(bencher: Bencher, size: (usize, usize)) {
+    let device = Device::flex().autodiff();
+    let model = Architecture::RetinanetMini.build_detector(7, 0, &device).expect("a detector");
+    let (x, targets) = (images(FILMS, size, &device), boxes());
+    bencher.bench_local(|| {
+        let loss = model.loss(&model.forward(x.clone()), &targets).total();
+        black_box(loss.backward());
+    });
+}
+
+#[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
+fn detector_inference(bencher: Bencher, size: (usize, usize)) {
+    let device = Device::flex();
+    let model = Architecture::RetinanetMini.build_detector(7, 0, &device).expect("a detector").valid();
+    let x = images(FILMS, size, &device);
+    let sizes = [(size.0 as f32, size.1 as f32); FILMS];
+    bencher.bench_local(|| {
+        let output = model.forward(x.clone());
+        black_box(model.detect(&output, &sizes, &DetectConfig::RETINANET));
+    });
+}
