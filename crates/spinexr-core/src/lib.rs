@@ -1,5 +1,6 @@
 //! What every part of spinexr agrees on: the findings, boxes in film pixels, suppression, the paper's
-//! decision rule and the records that are written for a film. No input or output, no tensors.
+//! decision rule and the records that are written for a film. No tensors, and no input or output but
+//! [`whole_file`], the one way in which files are written.
 //!
 //! Source: VinDr-SpineXR, arXiv 2106.12930 (MICCAI 2021).
 
@@ -11,6 +12,7 @@ pub mod nms;
 pub mod prediction;
 pub mod progress;
 pub mod split;
+pub mod whole_file;
 
 pub use annotation::{Annotation, FilmAnnotation};
 pub use boxes::BoxXyxy;
