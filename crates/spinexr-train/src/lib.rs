@@ -1,1 +1,38 @@
-//! Training engine: experiments, optimisers, schedules, checkpoints, loggers
+//! Training: experiments, optimisers, schedules, averages, checkpoints, logs and the loop.
+//!
+//! [`Experiment`] says everything that changes numbers; [`data::load`] or [`TrainData::open`] gives the films;
+//! [`train`] runs, tells its caller of each [`Event`] and gives a [`TrainOutcome`]. A run is repeatable to the
+//! bit on the CPU, and can be killed at any moment and resumed from its folder ([`RunDir`]).
+
+pub mod checkpoint;
+pub mod clip;
+pub mod config;
+pub mod config_error;
+pub mod data;
+pub mod ema;
+pub mod engine;
+pub mod error;
+pub mod logs;
+pub mod optim;
+pub mod params;
+pub mod run_dir;
+pub mod schedule;
+pub mod state;
+pub mod tensorboard;
+
+mod classification;
+mod detection;
+mod initial;
+mod session;
+mod session_files;
+mod whole_file;
+
+pub use burn::tensor::Device;
+pub use checkpoint::{Checkpoint, Evaluation};
+pub use config::Experiment;
+pub use config_error::ConfigError;
+pub use data::TrainData;
+pub use engine::{Event, TrainOptions, TrainOutcome, train};
+pub use error::TrainError;
+pub use logs::StepRecord;
+pub use run_dir::{Manifest, RunDir, RunState};

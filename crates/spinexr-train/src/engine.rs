@@ -1,0 +1,129 @@
+//! Training: what goes in, what comes out, what is heard in between.
+//!
+//! A run is a pure function of experiment and films: batches follow from the seed and the step, weights are
+//! drawn from the seed, and nothing depends on the clock or the number of threads, except where `max_minutes`
+//! ends a run. A checkpoint holds the whole state, so a resumed run equals an uninterrupted one. The loop
+//! itself is in `session.rs`.
+
+use crate::checkpoint::Evaluation;
+use crate::classification::Classification;
+use crate::config::{Experiment, ModelConfig};
+use crate::data::TrainData;
+use crate::detection::Detection;
+use crate::error::TrainError;
+use crate::logs::StepRecord;
+use crate::run_dir::{RunDir, RunState};
+use crate::session::Session;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use spinexr_core::FilmAnnotation;
+use spinexr_data::{Batch, FixedBatches};
+use spinexr_models::weights::StateDict;
+use spinexr_models::{Normalisation, Task as TaskKind};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What the caller hears while a run goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// An update was made.
+    Step(StepRecord),
+    /// The validation films were evaluated.
+    Evaluated {
+        /// The figures.
+        evaluation: Evaluation,
+        /// No evaluation before was better.
+        best: bool,
+    },
+    /// A checkpoint is on the disk.
+    Checkpoint {
+        /// Updates made.
+        step: u64,
+        /// Its file.
+        path: PathBuf,
+    },
+}
+
+/// How to run.
+pub struct TrainOptions<'a> {
+    /// Folder of the run.
+    pub out: PathBuf,
+    /// Go on from the folder's last checkpoint.
+    pub resume: bool,
+    /// The engine's device, without autodiff.
+    pub device: Device,
+    /// Background threads that prepare batches.
+    pub threads: usize,
+    /// Hears of every update, evaluation and checkpoint, on the calling thread.
+    pub on_event: &'a mut dyn FnMut(Event),
+    /// Write a checkpoint and stop after this many updates of the whole run.
+    pub stop_after: Option<u64>,
+}
+
+/// What a run gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainOutcome {
+    /// Weights of the best evaluation (averaged, where the experiment has an average); the present ones
+    /// before the first evaluation.
+    pub weights: StateDict,
+    /// Their hash.
+    pub weights_hash: String,
+    /// That evaluation.
+    pub best: Option<Evaluation>,
+    /// Its deciding metric: AUROC or mAP@0.5 on the validation films.
+    pub metric: Option<f64>,
+    /// Hash of the weights (averaged, where there is an average) after the last update.
+    pub final_weights_hash: String,
+    /// All evaluations in order.
+    pub history: Vec<Evaluation>,
+    /// Updates made.
+    pub steps: u64,
+    /// `Finished`, or `Stopped` by `stop_after`.
+    pub state: RunState,
+    /// Hash of the films.
+    pub data_hash: String,
+    /// The run's folder.
+    pub run: RunDir,
+}
+
+/// A model with its loss and its metric.
+pub(crate) trait Task {
+    type Model: Module;
+
+    /// Name of the deciding metric; larger is better.
+    const METRIC: &'static str;
+
+    /// The model with weights drawn from `seed`; `None` when the architecture is for another task.
+    fn init(config: &ModelConfig, seed: u64, device: &Device) -> Option<Self::Model>;
+
+    /// Parts of the loss of a batch by name; they are summed. `images`: `[N, C, H, W]`, normalised.
+    fn loss(model: &Self::Model, images: Tensor<4>, batch: &Batch) -> Vec<(&'static str, Tensor<1>)>;
+
+    /// Figures on the validation films, the deciding one among them.
+    fn evaluate(
+        model: &Self::Model,
+        normalisation: &Normalisation,
+        batches: FixedBatches,
+        films: &[FilmAnnotation],
+        device: &Device,
+    ) -> Result<BTreeMap<String, Option<f64>>, TrainError>;
+}
+
+/// Trains the experiment's model on `data`.
+///
+/// # Errors
+/// [`TrainError`]: a folder with a run in it, a checkpoint that is damaged or of another experiment, a film
+/// that cannot be read, a loss or gradient that is not finite. Checkpoints written before remain.
+pub fn train(experiment: &Experiment, data: &TrainData, options: TrainOptions<'_>) -> Result<TrainOutcome, TrainError> {
+    experiment.validate()?;
+    match experiment.model.architecture.task() {
+        TaskKind::Classification => Session::<Classification>::run(experiment, data, options),
+        TaskKind::Detection => Session::<Detection>::run(experiment, data, options),
+    }
+}
+
+/// The images of a batch as a tensor on `device`, `[N, 1, H, W]` in 0..=1.
+pub(crate) fn images(batch: &Batch, device: &Device) -> Tensor<4> {
+    let data = TensorData::new(batch.images.clone(), [batch.n, 1, batch.height, batch.width]);
+    Tensor::from_data(data, device)
+}

@@ -1,0 +1,183 @@
+//! How a session begins, is kept on the disk and taken up again.
+
+use crate::checkpoint::{Checkpoint, Evaluation, Meta, pack_optimiser, unpack_optimiser};
+use crate::checkpoint::CheckpointFault;
+use crate::config::Experiment;
+use crate::data::TrainData;
+use crate::ema::Ema;
+use crate::engine::{Event, Task, TrainOptions};
+use crate::error::TrainError;
+use crate::logs::Log;
+use crate::optim::Optimiser;
+use crate::params::freeze;
+use crate::run_dir::{Manifest, RunDir, RunState};
+use crate::session::{Session, wall_time_s};
+use crate::state::{read_back, upload, weights_hash};
+use crate::tensorboard::EventFile;
+use crate::{initial, whole_file};
+use spinexr_models::weights::{self, StateDict, Strictness};
+use std::path::Path;
+use std::time::Instant;
+
+impl<'a, T: Task> Session<'a, T> {
+    /// A new session: from nothing, or from the last checkpoint.
+    pub(crate) fn start(
+        experiment: &'a Experiment,
+        data: &'a TrainData,
+        options: TrainOptions<'a>,
+    ) -> Result<Self, TrainError> {
+        let run = RunDir::new(&options.out);
+        let checkpoint = if options.resume {
+            Some(read_matching(&run, experiment, data)?)
+        } else {
+            run.create()?;
+            None
+        };
+        let device = options.device;
+        let model = T::init(&experiment.model, experiment.seed, &device.clone().autodiff())
+            .expect("the architecture's own task was chosen");
+        let model = match (&checkpoint, &experiment.model.initial) {
+            (None, Some(initial)) => initial::load(model, initial)?,
+            _ => model,
+        };
+        let model = freeze(model, &experiment.model.frozen);
+        initial::check_prefixes(&model, "model.frozen", &experiment.model.frozen)?;
+        let optimiser = Optimiser::new(&experiment.optimiser, &model)?;
+        let ema = experiment.training.ema.map(|config| Ema::new(config, &model));
+        let (log, events) = match &checkpoint {
+            None => (Log::create(&run.log())?, EventFile::create(&run.events(), wall_time_s())?),
+            Some(c) => (
+                Log::resume(&run.log(), c.meta.log_bytes)?,
+                EventFile::resume(&run.events(), c.meta.events_bytes)?,
+            ),
+        };
+        let mut session = Self {
+            experiment,
+            data,
+            device,
+            threads: options.threads,
+            run,
+            on_event: options.on_event,
+            model,
+            optimiser,
+            ema,
+            step: 0,
+            history: Vec::new(),
+            best: None,
+            log,
+            events,
+            began: Instant::now(),
+            earlier_s: 0.0,
+        };
+        match checkpoint {
+            Some(checkpoint) => session.restore(checkpoint)?,
+            // From here on the run exists and can be resumed.
+            None => session.write_checkpoint()?,
+        }
+        whole_file::write(&session.run.config(), experiment.to_toml().as_bytes())?;
+        Ok(session)
+    }
+
+
+    /// Puts the state of a checkpoint in place of the fresh one.
+    fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
+        let path = self.run.last();
+        let Checkpoint { meta, model, ema, optimiser, best } = checkpoint;
+        self.model = weights::load_state_dict(self.model.clone(), &model, Strictness::Exact)
+            .map_err(|source| TrainError::Weights { path: path.clone(), source })?;
+        self.optimiser.state = unpack_optimiser(&optimiser, &self.device).map_err(|message| {
+            TrainError::Checkpoint { path, fault: CheckpointFault::Content(message) }
+        })?;
+        if let (Some(config), Some(average)) = (self.experiment.training.ema, ema) {
+            let average = average.iter().map(|(n, e)| (n.clone(), upload(e, &self.device))).collect();
+            self.ema = Some(Ema::from_average(config, average));
+        }
+        self.step = meta.step;
+        self.history = meta.history;
+        self.earlier_s = meta.elapsed_s;
+        self.best = meta.best.map(|evaluation| (evaluation, best));
+        // A kill between the two files may have left a best checkpoint that this one does not know.
+        if self.best.is_some() { self.write_best() } else { Ok(()) }
+    }
+
+    /// Writes `last.ckpt`: from here the run can be taken up again.
+    pub(crate) fn write_checkpoint(&mut self) -> Result<(), TrainError> {
+        let checkpoint = Checkpoint {
+            meta: self.meta()?,
+            model: weights::state_dict(&self.model),
+            ema: self.ema.as_ref().map(|ema| {
+                let average = |(n, t): (&String, &burn::tensor::Tensor<1>)| {
+                    (n.clone(), read_back(t.clone(), t.dims().to_vec()))
+                };
+                ema.average.iter().map(average).collect()
+            }),
+            optimiser: pack_optimiser(&self.optimiser.state),
+            best: self.best.as_ref().map(|(_, state)| state.clone()).unwrap_or_default(),
+        };
+        let path = self.run.last();
+        checkpoint.write(&path)?;
+        (self.on_event)(Event::Checkpoint { step: self.step, path });
+        Ok(())
+    }
+
+    /// Writes `best.ckpt`: the best weights, for reading only.
+    pub(crate) fn write_best(&mut self) -> Result<(), TrainError> {
+        let Some((evaluation, state)) = &self.best else { return Ok(()) };
+        let model = state.clone();
+        let step = evaluation.step;
+        let meta = Meta { step, ..self.meta()? };
+        let nothing = StateDict::new();
+        Checkpoint { meta, model, ema: None, optimiser: nothing.clone(), best: nothing }.write(&self.run.best())
+    }
+
+    /// Where the run stands. The logs are made durable first, so that a checkpoint never points past them.
+    fn meta(&mut self) -> Result<Meta, TrainError> {
+        Ok(Meta {
+            step: self.step,
+            experiment: self.experiment.to_toml(),
+            data_hash: self.data.hash.clone(),
+            history: self.history.clone(),
+            best: self.best.as_ref().map(|(evaluation, _)| evaluation.clone()),
+            elapsed_s: self.elapsed_s(),
+            log_bytes: self.log.sync()?,
+            events_bytes: self.events.sync()?,
+        })
+    }
+
+    /// Writes what made the weights.
+    pub(crate) fn write_manifest(&self, state: RunState) -> Result<(), TrainError> {
+        let best: Option<&(Evaluation, StateDict)> = self.best.as_ref();
+        let over = state != RunState::Running;
+        let manifest = Manifest {
+            experiment: self.experiment.clone(),
+            seed: self.experiment.seed,
+            data_hash: self.data.hash.clone(),
+            code_version: env!("CARGO_PKG_VERSION").to_owned(),
+            device: format!("{:?}", self.device),
+            state,
+            steps: self.step,
+            best: best.map(|(evaluation, _)| evaluation.clone()),
+            weights_hash: best.filter(|_| over).map(|(_, weights)| weights_hash(weights)),
+            final_weights_hash: over.then(|| weights_hash(&weights::state_dict(&self.evaluated_model()))),
+        };
+        manifest.write(&self.run)
+    }
+}
+
+/// The last checkpoint of `run`, made by this experiment on these films.
+fn read_matching(run: &RunDir, experiment: &Experiment, data: &TrainData) -> Result<Checkpoint, TrainError> {
+    let path = run.last();
+    if !path.exists() {
+        return Err(TrainError::NothingToResume { path });
+    }
+    let checkpoint = Checkpoint::read(&path)?;
+    let before = Experiment::parse(&checkpoint.meta.experiment, Path::new("checkpoint"), &[])?;
+    if let Some((key, was, now)) = experiment.first_difference(&before) {
+        return Err(TrainError::ExperimentDiffers { path, key, was, now });
+    }
+    if checkpoint.meta.data_hash != data.hash {
+        let (was, now) = (checkpoint.meta.data_hash, data.hash.clone());
+        return Err(TrainError::DataDiffers { path, was, now });
+    }
+    Ok(checkpoint)
+}
