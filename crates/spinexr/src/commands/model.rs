@@ -1,0 +1,180 @@
+//! `spinexr model`: bundles looked at, verified, and put together with their decision rule.
+
+use crate::Global;
+use crate::console::table;
+use crate::evaluation;
+use crate::exit::{CommandResult, Done, usage};
+use crate::training::{INTENDED_USE, UNKNOWN_LICENCE};
+use anyhow::anyhow;
+use clap::Subcommand;
+use spinexr_core::Split;
+use spinexr_eval::run::{Protocol, RunOptions, RunReport};
+use spinexr_eval::{Predictions, Validation, records};
+use spinexr_infer::card::{CardFacts, CardMetric, card};
+use spinexr_infer::manifest::ChosenOn;
+use spinexr_infer::weights_file::Storage;
+use spinexr_infer::{Bundle, BundleInfo, Decision, combine};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// What a bundle holds: models, input, thresholds, origin
+    Inspect {
+        /// Bundle folder
+        bundle: PathBuf,
+    },
+    /// Check a bundle's checksums and that its weights fit its models
+    Verify {
+        /// Bundle folder
+        bundle: PathBuf,
+    },
+    /// Put classifiers and a detector together, with c* chosen on validation predictions
+    Combine(CombineArgs),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  \
+    spinexr predict --config runs/a/config.toml --splits validation,test --model runs/a/a.spinexr \\\n    \
+    --model runs/det/det.spinexr -o out\n  \
+    spinexr model combine runs/a/a.spinexr runs/det/det.spinexr --predictions out/predictions.jsonl \\\n    \
+    --annotations /data/vindr-spinexr -o framework.spinexr")]
+struct CombineArgs {
+    /// Bundles to put together
+    #[arg(required = true)]
+    bundles: Vec<PathBuf>,
+    /// Records of these bundles on validation films (and test films, for the card)
+    #[arg(long, value_name = "FILE")]
+    predictions: PathBuf,
+    /// Data set in the VinDr-SpineXR layout; only its annotations are read
+    #[arg(long, value_name = "DIR")]
+    annotations: PathBuf,
+    /// Bundle to write
+    #[arg(short, long, value_name = "BUNDLE")]
+    output: PathBuf,
+    /// Licence of the weights
+    #[arg(long, default_value = UNKNOWN_LICENCE)]
+    licence: String,
+    /// Store weights in half precision
+    #[arg(long)]
+    half: bool,
+}
+
+pub fn run(args: Args, global: &Global) -> CommandResult {
+    match args.what {
+        What::Inspect { bundle } => inspect(&bundle, global),
+        What::Verify { bundle } => verify(&bundle, global),
+        What::Combine(args) => combine_bundles(args, global),
+    }
+}
+
+fn inspect(path: &std::path::Path, global: &Global) -> CommandResult {
+    let bundle = Bundle::load(path).map_err(anyhow::Error::from)?;
+    let manifest = bundle.manifest();
+    let rows: Vec<Vec<String>> = manifest
+        .models
+        .iter()
+        .map(|m| {
+            let size = format!("{} × {}", m.input.height_px, m.input.width_px);
+            vec![m.name.clone(), m.architecture.name().to_owned(), size, m.classes.len().to_string()]
+        })
+        .collect();
+    eprint!("{}", table(&["model", "architecture", "input, px", "classes"], &rows));
+    match &manifest.decision {
+        Some(d) => eprintln!("c* = {:.4}, chosen on {} validation films", d.c_star, d.films),
+        None => eprintln!("no decision rule yet; see `spinexr model combine`"),
+    }
+    eprintln!("{:.1} MB, hash {}", bundle.size_bytes() as f64 / 1e6, bundle.hash());
+    eprintln!("{}", bundle.card());
+    global.print_json(manifest)?;
+    Ok(Done::All)
+}
+
+fn verify(path: &std::path::Path, global: &Global) -> CommandResult {
+    let bundle = Bundle::load(path).map_err(anyhow::Error::from)?;
+    let device = spinexr_infer::parse_device("cpu").map_err(usage)?;
+    let models = spinexr_infer::model::load_models(&bundle, &device).map_err(anyhow::Error::from)?;
+    eprintln!("{}: checksums match, all tensors of {} models fit", path.display(), models.len());
+    global.print_json(&serde_json::json!({ "bundle": path, "models": models.len(), "hash": bundle.hash() }))?;
+    Ok(Done::All)
+}
+
+fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
+    let bundles = args.bundles.iter().map(|p| Bundle::load(p)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
+    let films = records::read(&args.predictions).map_err(anyhow::Error::from)?;
+    let dataset = evaluation::annotations_for(&args.annotations, &films)?;
+    let validation: Vec<_> = films.iter().filter(|f| f.split == Some(Split::Validation)).cloned().collect();
+    let validation = Predictions::<Validation>::new(validation).map_err(anyhow::Error::from)?;
+    let expected: Vec<&str> = bundles
+        .iter()
+        .flat_map(|b| &b.manifest().models)
+        .filter(|m| m.task == spinexr_models::Task::Classification)
+        .map(|m| m.name.as_str())
+        .collect();
+    if validation.models().iter().any(|m| !expected.contains(&m.as_str())) || validation.models().len() != expected.len() {
+        return Err(usage(anyhow!(
+            "the predictions are of the classifiers {:?}; expected those of the bundles: {expected:?}",
+            validation.models()
+        )));
+    }
+    let report = evaluation::evaluate(films, &dataset, &RunOptions::new("validation", Protocol::Improved, 0))?;
+    let decision = decision(&report, validation.len())
+        .ok_or_else(|| anyhow!("no threshold can be chosen: the validation films are of one kind only"))?;
+    let name = args.output.file_stem().map_or_else(|| "framework".into(), |s| s.to_string_lossy().into_owned());
+    let info =
+        BundleInfo { name, licence: args.licence, intended_use: INTENDED_USE.to_owned(), demonstration: false };
+    let facts = card_facts(&report);
+    let storage = if args.half { Storage::F16 } else { Storage::F32 };
+    let bundle =
+        combine(&bundles, info, Some(decision), storage, |m| card(m, &facts)).map_err(anyhow::Error::from)?;
+    bundle.save(&args.output).map_err(anyhow::Error::from)?;
+    eprintln!("{}: c* = {:.4} from {} validation films", args.output.display(), decision.c_star, decision.films);
+    global.print_json(bundle.manifest())?;
+    Ok(Done::All)
+}
+
+/// The decision rule that a report's validation films gave; `None` where they could not give one.
+pub fn decision(report: &RunReport, validation_films: usize) -> Option<Decision> {
+    let gate = report.gate.as_ref()?;
+    Some(Decision {
+        c_star: gate.c_star,
+        keep_score: gate.keep_score,
+        display_score: report.shown_score.score,
+        chosen_on: ChosenOn::Validation,
+        films: validation_films,
+    })
+}
+
+/// A report's figures for a bundle's card.
+pub fn card_facts(report: &RunReport) -> CardFacts {
+    let test = &report.counts.test;
+    let kind = if report.synthetic { "synthetic test films" } else { "test films" };
+    let films = format!("{} {kind} of {} studies", test.films, test.studies);
+    let mut metrics = vec![];
+    for (name, row) in &report.classification {
+        metrics.push(CardMetric {
+            name: format!("AUROC, {name}"),
+            value: row.auroc,
+            interval: row.auroc_ci.map(|[low, high]| (low, high)),
+            films: films.clone(),
+        });
+    }
+    for (name, row) in &report.detection {
+        metrics.push(CardMetric {
+            name: format!("mAP@0.5, {name}"),
+            value: row.map50,
+            interval: None,
+            films: films.clone(),
+        });
+    }
+    let data = match &report.counts.validation {
+        Some(v) => format!("Thresholds chosen on {} validation films of {} studies; tested on {films}.", v.films, v.studies),
+        None => format!("Tested on {films}."),
+    };
+    CardFacts { data, metrics, limits: vec![] }
+}

@@ -1,0 +1,297 @@
+//! `spinexr predict`: films in, findings out.
+
+use crate::console::{Bar, percent};
+use crate::exit::{CommandResult, Done, usage};
+use crate::{Global, demo_bundle};
+use anyhow::{Context, anyhow};
+use clap::ValueEnum;
+use spinexr_core::{FilmPrediction, Split};
+use spinexr_data::{cache, split, vindr};
+use spinexr_dicom::{Limits, ReadOptions, find_films};
+use spinexr_infer::outputs::{ResultsFormat, ResultsWriter};
+use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
+use spinexr_infer::{Bundle, overlay};
+use spinexr_train::Experiment;
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    spinexr predict film.dcm                                     findings in words, with the demonstration bundle\n  \
+    spinexr predict films/ -o out --format jsonl,csv,png         a folder, results and overlays\n  \
+    spinexr predict films/ --model framework.spinexr -o out\n  \
+    spinexr predict --config runs/densenet121/config.toml --splits validation,test \\\n          \
+    --model runs/densenet121/densenet121.spinexr --model runs/retinanet_r50/retinanet_r50.spinexr -o out\n\n\
+    Without --model a small bundle trained on synthetic films is used. It shows how the program works and\n\
+    says nothing about patients.")]
+pub struct Args {
+    /// DICOM, PNG or JPEG files, and folders of them
+    #[arg(required_unless_present = "config")]
+    inputs: Vec<PathBuf>,
+    /// Bundle to use; several are put together
+    #[arg(long = "model", value_name = "BUNDLE")]
+    models: Vec<PathBuf>,
+    /// Folder for the results
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Forms of the results
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "jsonl")]
+    format: Vec<Format>,
+    /// Predict the data set of this experiment, prepared as for training, in place of files
+    #[arg(long, value_name = "CONFIG", conflicts_with = "inputs")]
+    config: Option<PathBuf>,
+    /// Parts of that data set
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "validation,test", requires = "config")]
+    splits: Vec<SplitArg>,
+    /// Where the models run: cpu, or a GPU backend this build has
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Frame of a multi-frame file, counted from 0
+    #[arg(long, default_value_t = 0)]
+    frame: u32,
+    /// Most films a model sees at once
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// JSON Lines, one film a line
+    Jsonl,
+    /// One row a film, one row a box
+    Csv,
+    /// COCO results
+    Coco,
+    /// Film with boxes drawn
+    Png,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum SplitArg {
+    Train,
+    Validation,
+    Test,
+}
+
+impl From<SplitArg> for Split {
+    fn from(split: SplitArg) -> Self {
+        match split {
+            SplitArg::Train => Self::Train,
+            SplitArg::Validation => Self::Validation,
+            SplitArg::Test => Self::Test,
+        }
+    }
+}
+
+/// A film, or a file given as one, that gave no result.
+#[derive(serde::Serialize)]
+struct Failure {
+    path: PathBuf,
+    error: String,
+}
+
+pub fn run(args: Args, global: &Global) -> CommandResult {
+    let formats: BTreeSet<u8> = args.format.iter().map(|f| *f as u8).collect();
+    let wants = |format: Format| formats.contains(&(format as u8));
+    if wants(Format::Png) && args.config.is_some() {
+        return Err(usage(anyhow!("--format png needs film files; a data set given by --config is read prepared")));
+    }
+    let options = PipelineOptions {
+        device: spinexr_infer::parse_device(&args.device).map_err(usage)?,
+        threads: global.thread_count(),
+        batch: args.batch.into(),
+        frame: args.frame,
+        limits: Limits::default(),
+        decision: None,
+    };
+    let bundles = load_bundles(&args.models)?;
+    let pipeline = Pipeline::load(&bundles, options).map_err(usage)?;
+    if pipeline.is_demonstration() {
+        eprintln!("{}", demo_bundle::WARNING);
+    }
+
+    let mut writers = vec![];
+    if let Some(dir) = &args.output {
+        std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+        let files =
+            [(Format::Jsonl, ResultsFormat::Jsonl), (Format::Csv, ResultsFormat::Csv), (Format::Coco, ResultsFormat::Coco)];
+        for (format, file) in files {
+            if wants(format) {
+                let writer = ResultsWriter::create(&dir.join(file.file_name()), file).map_err(anyhow::Error::from)?;
+                writers.push(writer);
+            }
+        }
+    }
+    let overlays = args.output.clone().filter(|_| wants(Format::Png));
+
+    let mut films: Vec<FilmPrediction> = vec![];
+    let mut failures: Vec<Failure> = vec![];
+    let mut drawn = BTreeSet::new();
+    let mut fatal: Option<anyhow::Error> = None;
+    let bar = Bar::new("predicting", global.quiet);
+    let mut on_film = |result: FilmResult| {
+        let FilmResult { path, radiograph, outcome } = result;
+        let film = match outcome {
+            Ok(film) => film,
+            Err(error) => {
+                bar.println(&format!("failed: {error}"));
+                failures.push(Failure { path, error: error.to_string() });
+                return ControlFlow::Continue(());
+            }
+        };
+        let mut write = || -> anyhow::Result<()> {
+            for writer in &mut writers {
+                writer.add(&film)?;
+            }
+            if let (Some(dir), Some(radiograph)) = (&overlays, &radiograph) {
+                let options = overlay_options(&pipeline);
+                let picture = overlay::render(radiograph, &film, &options);
+                overlay::write_png(&dir.join(overlay_name(&film.image, &mut drawn)), &picture)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = write() {
+            fatal = Some(error);
+            return ControlFlow::Break(());
+        }
+        if args.output.is_none() && !global.json {
+            bar.println(&in_words(&film, &pipeline));
+        }
+        if args.output.is_none() {
+            films.push(film);
+        }
+        ControlFlow::Continue(())
+    };
+
+    let summary = match &args.config {
+        Some(config) => {
+            let experiment = Experiment::load(config, &[]).map_err(usage)?;
+            let (chosen, unread) = prepared_films(&experiment, &args.splits, &pipeline, global)?;
+            let summary = pipeline
+                .predict_prepared(&experiment.data.cache_dir, &chosen, &mut on_film, &|p| bar.update(p))
+                .map_err(anyhow::Error::from)?;
+            failures.extend(unread);
+            summary
+        }
+        None => {
+            let (paths, missing) = film_paths(&args.inputs);
+            let summary = pipeline.predict(&paths, &mut on_film, &|p| bar.update(p));
+            failures.extend(missing);
+            summary
+        }
+    };
+    bar.finish();
+    if let Some(error) = fatal {
+        return Err(error.context("writing results").into());
+    }
+    let mut written = vec![];
+    for writer in writers {
+        written.push(writer.finish().map_err(anyhow::Error::from)?);
+    }
+
+    eprintln!("{} films predicted, {} failed", summary.predicted, failures.len());
+    for failure in failures.iter().take(20) {
+        eprintln!("  {}: {}", failure.path.display(), failure.error);
+    }
+    for path in &written {
+        eprintln!("{}", path.display());
+    }
+    eprintln!("{}", crate::NOTICE);
+    global.print_json(&serde_json::json!({
+        "predicted": summary.predicted,
+        "failed": failures,
+        "model": pipeline.hash(),
+        "demonstration": pipeline.is_demonstration(),
+        "files": written,
+        "films": films,
+    }))?;
+    if summary.predicted == 0 && failures.is_empty() {
+        return Err(anyhow!("no DICOM, PNG or JPEG film found in the inputs").into());
+    }
+    Ok(if failures.is_empty() { Done::All } else { Done::SomeFailed })
+}
+
+fn load_bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, crate::exit::CommandError> {
+    if paths.is_empty() {
+        return Ok(vec![demo_bundle::load()?]);
+    }
+    paths.iter().map(|path| Bundle::load(path).map_err(usage)).collect()
+}
+
+/// Films of the inputs in order, each once, and the inputs that are none.
+fn film_paths(inputs: &[PathBuf]) -> (Vec<PathBuf>, Vec<Failure>) {
+    let mut seen = BTreeSet::new();
+    let (mut paths, mut failures) = (vec![], vec![]);
+    for input in inputs {
+        match find_films(input) {
+            Ok(found) => paths.extend(found.into_iter().filter(|p| seen.insert(p.clone()))),
+            Err(error) => failures.push(Failure { path: input.clone(), error: error.to_string() }),
+        }
+    }
+    (paths, failures)
+}
+
+/// The films of an experiment's data set in the asked splits, prepared for the pipeline's inputs.
+fn prepared_films(
+    experiment: &Experiment,
+    splits: &[SplitArg],
+    pipeline: &Pipeline,
+    global: &Global,
+) -> anyhow::Result<(Vec<spinexr_data::Film>, Vec<Failure>)> {
+    let mut dataset = vindr::read(&experiment.data.dir)?;
+    split::hold_out_validation(&mut dataset, experiment.data.validation_fraction, experiment.seed)?;
+    split::check_leakage(&dataset)?;
+    let wanted: BTreeSet<Split> = splits.iter().map(|&s| s.into()).collect();
+    dataset.films.retain(|film| wanted.contains(&film.split));
+
+    let mut unread: Vec<Failure> = vec![];
+    let policies: BTreeSet<_> = pipeline.inputs().iter().map(|(policy, _)| format!("{policy:?}")).collect();
+    for name in policies {
+        let of_policy = pipeline.inputs().iter().filter(|(p, _)| format!("{p:?}") == name);
+        let (policies, inputs): (Vec<_>, Vec<_>) = of_policy.copied().unzip();
+        let read = ReadOptions { policy: policies[0], ..ReadOptions::default() };
+        let bar = Bar::new("preparing films", global.quiet);
+        let dir = &experiment.data.cache_dir;
+        let outcome = cache::prepare(&dataset, dir, &inputs, &read, global.thread_count(), &|p| bar.update(p))?;
+        bar.finish();
+        unread.extend(outcome.failures.into_iter().map(|f| Failure { path: f.path, error: f.error }));
+    }
+    dataset.films.retain(|film| unread.iter().all(|f| f.path != film.path));
+    Ok((dataset.films, unread))
+}
+
+fn overlay_options(pipeline: &Pipeline) -> overlay::OverlayOptions {
+    let mut options = overlay::OverlayOptions::default();
+    if let Some(decision) = pipeline.decision() {
+        options.min_score = decision.display_score as f32;
+    }
+    options
+}
+
+/// `<image>.png`; films of one name in several folders get a number.
+fn overlay_name(image: &str, drawn: &mut BTreeSet<String>) -> PathBuf {
+    let mut name = format!("{image}.png");
+    let mut n = 2;
+    while !drawn.insert(name.clone()) {
+        name = format!("{image}_{n}.png");
+        n += 1;
+    }
+    Path::new(&name).to_owned()
+}
+
+/// A film's result for people.
+fn in_words(film: &FilmPrediction, pipeline: &Pipeline) -> String {
+    let verdict = match (film.p_abnormal, film.threshold) {
+        (Some(p), Some(c)) if p >= c => format!("abnormal ({} %, threshold {} %)", percent(Some(p)), percent(Some(c))),
+        (Some(p), Some(c)) => format!("normal ({} %, threshold {} %)", percent(Some(p)), percent(Some(c))),
+        (p, _) => format!("probability of being abnormal {} %", percent(p)),
+    };
+    let least = overlay_options(pipeline).min_score;
+    let mut text = format!("{}: {verdict}", film.image);
+    for b in film.boxes.iter().filter(|b| b.score >= least) {
+        let [x1, y1, x2, y2] = <[f32; 4]>::from(b.xyxy);
+        text.push_str(&format!("\n  {:<22} {:.2}  at {x1:.0},{y1:.0} – {x2:.0},{y2:.0} px", b.label, b.score));
+    }
+    text
+}

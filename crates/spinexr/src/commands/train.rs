@@ -1,0 +1,88 @@
+//! `spinexr train`: one model from a configuration file.
+
+use crate::Global;
+use crate::console::Bar;
+use crate::exit::{CommandResult, Done, usage};
+use crate::training;
+use anyhow::Context;
+use spinexr_train::{Experiment, RunState};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    spinexr train configs/improved/densenet121.toml --set data.dir=/data/vindr-spinexr\n  \
+    spinexr train configs/improved/retinanet_r50.toml --set schedule.total_steps=2000 --out runs/short\n  \
+    spinexr train runs/short/config.toml --resume --out runs/short     goes on after an interruption\n\n\
+    The run's folder gets config.toml (as resolved), manifest.json, log.jsonl, TensorBoard events,\n\
+    checkpoints and, at the end, <name>.spinexr: the bundle for predict.")]
+pub struct Args {
+    /// Configuration file
+    config: PathBuf,
+    /// Change one key, for example optimiser.lr=0.001
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Folder of the run; runs/<name> by default
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on from the last checkpoint in the run's folder
+    #[arg(long)]
+    resume: bool,
+    /// Write a checkpoint and stop after this many steps of the whole run
+    #[arg(long, value_name = "STEP")]
+    stop_after: Option<u64>,
+    /// Where to train: cpu, or a GPU backend this build has
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Seed; the configuration's by default
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+pub fn run(args: Args, global: &Global) -> CommandResult {
+    let mut sets = args.sets;
+    sets.extend(args.seed.map(|seed| format!("seed={seed}")));
+    let experiment = Experiment::load(&args.config, &sets).map_err(usage)?;
+    spinexr_infer::parse_device(&args.device).map_err(usage)?;
+    let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
+
+    let bar = Bar::new("preparing films", global.quiet);
+    let data = spinexr_train::load(&experiment, global.thread_count(), &|p| bar.update(p))
+        .with_context(|| format!("loading the data set {}", experiment.data.dir.display()))?;
+    bar.finish();
+    eprintln!("{} training films, {} validation films", data.train.len(), data.validation.len());
+
+    let outcome = training::run(&training::Session {
+        experiment: &experiment,
+        data: &data,
+        out: &out,
+        resume: args.resume,
+        stop_after: args.stop_after,
+        device: &args.device,
+        threads: global.thread_count(),
+        quiet: global.quiet,
+    })?;
+    let bundle = match outcome.state {
+        RunState::Finished => {
+            let path = out.join(format!("{}.spinexr", experiment.name));
+            training::bundle(&experiment, &outcome, false)?
+                .save(&path)
+                .with_context(|| format!("writing the bundle {}", path.display()))?;
+            eprintln!("{}: ready for `spinexr predict --model`", path.display());
+            Some(path)
+        }
+        RunState::Running | RunState::Stopped => {
+            eprintln!("stopped after step {}; go on with --resume", outcome.steps);
+            None
+        }
+    };
+    global.print_json(&serde_json::json!({
+        "run": out,
+        "bundle": bundle,
+        "steps": outcome.steps,
+        "best": outcome.best,
+        "weights_hash": outcome.weights_hash,
+        "final_weights_hash": outcome.final_weights_hash,
+        "data_hash": outcome.data_hash,
+    }))?;
+    Ok(Done::All)
+}

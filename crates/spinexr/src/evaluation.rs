@@ -1,0 +1,136 @@
+//! What `evaluate run`, `model combine` and `demo` share: annotations for a set of predictions, the tables, and
+//! the report on disk.
+
+use crate::console::{percent, table};
+use anyhow::{Context, Result, bail};
+use spinexr_core::{FilmAnnotation, FilmPrediction, Finding, Split, whole_file};
+use spinexr_data::{Dataset, vindr};
+use spinexr_dicom::{ReadOptions, read_film};
+use spinexr_eval::report::Thumbnail;
+use spinexr_eval::run::{Protocol, RunOptions, RunReport, RunTruth};
+use spinexr_eval::threshold::by_split;
+use spinexr_eval::{Predictions, Test, Validation, evaluate_run};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Longer side of a film in the report's gallery, px.
+const THUMBNAIL_SIDE_PX: u32 = 520;
+
+/// The annotated films that `films` predict, each in the split its record names, boxes clipped to the film.
+///
+/// All test films of the data set are there, predicted or not, so that a film left out is noticed.
+pub fn annotations_for(dir: &Path, films: &[FilmPrediction]) -> Result<Dataset> {
+    let mut dataset = vindr::read(dir).with_context(|| format!("reading the annotations in {}", dir.display()))?;
+    let predicted: HashMap<&str, &FilmPrediction> = films.iter().map(|f| (f.image.as_str(), f)).collect();
+    dataset.films.retain_mut(|film| match predicted.get(film.annotation.image_id.as_str()) {
+        Some(prediction) => {
+            film.split = prediction.split.unwrap_or(film.split);
+            true
+        }
+        None => film.split == Split::Test,
+    });
+    let min_side_px = vindr::VindrOptions::new().min_box_px;
+    dataset.clip_boxes(min_side_px, |film| {
+        let prediction = predicted.get(film.annotation.image_id.as_str())?;
+        Some((prediction.height_px, prediction.width_px))
+    });
+    Ok(dataset)
+}
+
+/// Both tables with thresholds from the validation films, or by the paper's protocol.
+pub fn evaluate(films: Vec<FilmPrediction>, dataset: &Dataset, options: &RunOptions) -> Result<RunReport> {
+    let parts = by_split(films);
+    if !parts.without.is_empty() {
+        bail!(
+            "{} predictions name no split (first: {}); predict with --config and --splits, so that thresholds are \
+             chosen on validation films only",
+            parts.without.len(),
+            parts.without[0].image
+        );
+    }
+    let validation_films: Vec<FilmAnnotation> = dataset.annotations(Split::Validation);
+    let test_films = dataset.annotations(Split::Test);
+    let truth = RunTruth { validation: &validation_films, test: &test_films };
+    let test = Predictions::<Test>::new(parts.test)?;
+    let report = match options.protocol {
+        Protocol::Improved => evaluate_run(&Predictions::<Validation>::new(parts.validation)?, &test, &truth, options)?,
+        Protocol::Paper => spinexr_eval::run::evaluate_run_as_in_the_paper(&test, &truth, options)?,
+    };
+    Ok(report)
+}
+
+/// The paper's two tables as text.
+pub fn tables(report: &RunReport) -> String {
+    let classification: Vec<Vec<String>> = report
+        .classification
+        .iter()
+        .map(|(name, row)| {
+            let interval = row.auroc_ci.map_or_else(String::new, |[low, high]| {
+                format!(" ({}–{})", percent(Some(low)), percent(Some(high)))
+            });
+            vec![
+                name.clone(),
+                format!("{}{interval}", percent(row.auroc)),
+                percent(row.f1),
+                percent(row.sensitivity),
+                percent(row.specificity),
+            ]
+        })
+        .collect();
+    let mut header = vec!["detector"];
+    header.extend(Finding::ALL.iter().map(|f| f.code()));
+    header.push("mAP@0.5");
+    let detection: Vec<Vec<String>> = report
+        .detection
+        .iter()
+        .map(|(name, row)| {
+            let mut cells = vec![name.clone()];
+            cells.extend(Finding::ALL.iter().map(|f| percent(row.ap50.get(f).copied().flatten())));
+            cells.push(percent(row.map50));
+            cells
+        })
+        .collect();
+    let first = table(&["classifier", "AUROC (95 % CI)", "F1", "sens.", "spec."], &classification);
+    let second = table(&header, &detection);
+    let c_star = report.gate.as_ref().map_or_else(String::new, |gate| {
+        format!("c* = {:.4}, chosen on {}\n", gate.c_star, gate.chosen_on)
+    });
+    format!("\n{first}\n{second}\n{c_star}")
+}
+
+/// Small pictures of the films in the report's gallery. A film whose file cannot be read is left without one.
+pub fn thumbnails(report: &RunReport, dataset: &Dataset) -> BTreeMap<String, Thumbnail> {
+    let paths: HashMap<&str, &Path> =
+        dataset.films.iter().map(|f| (f.annotation.image_id.as_str(), f.path.as_path())).collect();
+    let pictures = report.cases.iter().filter_map(|case| {
+        let path = paths.get(case.image.as_str())?;
+        Some((case.image.clone(), thumbnail(path).ok()?))
+    });
+    pictures.collect()
+}
+
+fn thumbnail(path: &Path) -> Result<Thumbnail> {
+    let film = read_film(path, &ReadOptions::default())?;
+    let picture = spinexr_infer::overlay::display_picture(&film);
+    let longer = picture.width().max(picture.height()).max(1);
+    let scale = (f64::from(THUMBNAIL_SIDE_PX) / f64::from(longer)).min(1.0);
+    let side = |px: u32| ((f64::from(px) * scale).round() as u32).max(1);
+    let (width, height) = (side(picture.width()), side(picture.height()));
+    let small = image::imageops::resize(&picture, width, height, image::imageops::FilterType::Triangle);
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 82);
+    encoder.encode_image(&small).context("encoding a thumbnail")?;
+    Ok(Thumbnail { bytes: bytes.into_inner(), mime: "image/jpeg".into(), width_px: width, height_px: height })
+}
+
+/// Writes `report.json` and `report.html` into `dir`.
+pub fn write_report(dir: &Path, report: &RunReport, thumbnails: &BTreeMap<String, Thumbnail>) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let json = serde_json::to_vec_pretty(report).context("writing report.json")?;
+    let html = spinexr_eval::report::html(report, &|image: &str| thumbnails.get(image).cloned());
+    for (name, bytes) in [("report.json", json.as_slice()), ("report.html", html.as_bytes())] {
+        let path = dir.join(name);
+        whole_file::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
