@@ -62,7 +62,7 @@ fn doc() -> Result<()> {
 
 /// The README's test command, word for word.
 fn test() -> Result<()> {
-    cargo(&["test", "--workspace"], &[])
+    cargo(&["test", "--release", "--workspace"], &[])
 }
 
 /// The crates that each crate may name, as in the table of ARCHITECTURE.md; dev-dependencies are free.
