@@ -1,0 +1,170 @@
+//! What can go wrong between a bundle, a film and a results file.
+
+use crate::device::DeviceError;
+use std::path::{Path, PathBuf};
+
+/// Every error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// A file or folder could not be read or written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried: `read`, `write`, …
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A folder lacks one of the three files of a bundle.
+    #[error("{}: not a bundle: {file} is missing (a bundle is a folder with bundle.toml, weights.safetensors and card.md)", path.display())]
+    NotABundle {
+        /// The folder.
+        path: PathBuf,
+        /// The missing file.
+        file: &'static str,
+    },
+    /// A part of a bundle is too large to be one.
+    #[error("{place}: {got} bytes, expected at most {limit}")]
+    TooLarge {
+        /// File, or `<embedded>` for a bundle made from bytes.
+        place: String,
+        /// Size found, bytes.
+        got: u64,
+        /// Largest size allowed, bytes.
+        limit: u64,
+    },
+    /// `bundle.toml` does not parse: syntax, an unknown key, a missing key, a value of another type.
+    #[error("{place}: {message}")]
+    Manifest {
+        /// File, or `<embedded>`.
+        place: String,
+        /// The parser's message, with line and column.
+        message: String,
+    },
+    /// `bundle.toml` parses but contradicts itself.
+    #[error("{place}: {key}: expected {expected}, got {got}")]
+    ManifestValue {
+        /// File, or `<embedded>`.
+        place: String,
+        /// The key.
+        key: String,
+        /// What would be right.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// The bytes are not those that were saved: the bundle is cut short, damaged or edited.
+    #[error("{place}: the checksum of {what} does not match: expected {expected}, got {got}")]
+    Checksum {
+        /// File, or `<embedded>`.
+        place: String,
+        /// `weights.safetensors`, or `bundle.toml + weights.safetensors`.
+        what: &'static str,
+        /// SHA-256 in `bundle.toml`.
+        expected: String,
+        /// SHA-256 of what is there.
+        got: String,
+    },
+    /// `weights.safetensors` is no safetensors file or holds a tensor that cannot be used.
+    #[error("{place}: weights.safetensors: {message}")]
+    Weights {
+        /// Bundle.
+        place: String,
+        /// Reason, naming the tensor where there is one.
+        message: String,
+    },
+    /// The weights are not those of the named architecture.
+    #[error("model {model:?} ({architecture}): {message}")]
+    ModelWeights {
+        /// Model name.
+        model: String,
+        /// Architecture named by the bundle.
+        architecture: String,
+        /// Which tensor is missing, unexpected or of another shape.
+        message: String,
+    },
+    /// Two models of one framework have the same name.
+    #[error("two models are named {name:?}: {first} and {second}; rename one")]
+    NameClash {
+        /// The name.
+        name: String,
+        /// Bundle of the first.
+        first: String,
+        /// Bundle of the second.
+        second: String,
+    },
+    /// Several bundles were given and it is not clear which threshold holds for them together.
+    #[error("{bundles} bundles are used together, but the decision threshold of {holder:?} was chosen for its own models; combine them into one bundle with a threshold chosen on validation films, or give a threshold")]
+    AmbiguousDecision {
+        /// Number of bundles.
+        bundles: usize,
+        /// The bundle that has a threshold.
+        holder: String,
+    },
+    /// There is nothing to predict with.
+    #[error("no model: at least one bundle with at least one model is needed")]
+    NoModel,
+    /// A film could not be read; the rest of a batch goes on.
+    #[error(transparent)]
+    Read(#[from] spinexr_dicom::ReadError),
+    /// A prepared film could not be read; the rest of a batch goes on.
+    #[error("{image}: {source}")]
+    Prepared {
+        /// Image id.
+        image: String,
+        /// The cache's reason.
+        source: spinexr_data::DataError,
+    },
+    /// Data of a prepared set could not be used at all.
+    #[error(transparent)]
+    Data(#[from] spinexr_data::DataError),
+    /// A model gave NaN or infinity for a film; the rest of a batch goes on.
+    #[error("{image}: model {model:?} gave {what} that are not finite; the film gets no prediction")]
+    NotFinite {
+        /// Image id.
+        image: String,
+        /// Model name.
+        model: String,
+        /// `logits` or `box deltas`.
+        what: &'static str,
+    },
+    /// Reading a film ended in a bug of ours; the rest of a batch goes on.
+    #[error("{place}: internal error: {message}")]
+    Panicked {
+        /// Film.
+        place: String,
+        /// The panic's message.
+        message: String,
+    },
+    /// No such device in this build.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A line of a predictions file is not a prediction.
+    #[error("{}:{line}: {message}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Reason.
+        message: String,
+    },
+    /// A picture could not be encoded.
+    #[error("{}: cannot encode the picture: {message}", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// Reason.
+        message: String,
+    },
+}
+
+impl InferError {
+    /// Makes an [`InferError::Io`] of a system error.
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { path, action, source }
+    }
+}

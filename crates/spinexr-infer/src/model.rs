@@ -1,0 +1,249 @@
+//! A model of a bundle on a device: the network its specification names, with the bundle's weights.
+
+use crate::InferError;
+use crate::bundle::Bundle;
+use crate::manifest::ModelSpec;
+use burn::tensor::{Device, Tensor, TensorData};
+use spinexr_core::{BoxXyxy, Detection, Finding};
+use spinexr_data::PreparedFilm;
+use spinexr_models::weights::{self, StateDict, Strictness};
+use spinexr_models::{DenseNet, DenseNetConfig, RetinaNet, RetinaNetConfig};
+
+/// A model, ready to run.
+#[derive(Debug)]
+pub struct LoadedModel {
+    spec: ModelSpec,
+    network: Network,
+}
+
+#[derive(Debug)]
+enum Network {
+    Classifier(Box<DenseNet>),
+    Detector { network: Box<RetinaNet>, findings: Vec<Finding> },
+}
+
+/// What a model says of one film.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelOutput {
+    /// Film-level logit of a classifier.
+    Logit(f64),
+    /// Boxes of a detector, in film px, clipped to the film, best score first.
+    Boxes(Vec<Detection>),
+}
+
+/// Why a film got no output: what was not finite, `logits` or `box deltas`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotFinite(pub(crate) &'static str);
+
+/// All models of a bundle, in its order.
+///
+/// # Errors
+/// [`InferError::ModelWeights`] when the weights are not exactly those of the architecture, naming the
+/// tensors; [`InferError::ManifestValue`] when a model cannot serve the pipeline (a classifier of several
+/// classes, a detector of things that are no findings).
+pub fn load_models(bundle: &Bundle, device: &Device) -> Result<Vec<LoadedModel>, InferError> {
+    bundle
+        .manifest()
+        .models
+        .iter()
+        .map(|spec| LoadedModel::new(spec.clone(), &bundle.state_dict(&spec.name)?, device))
+        .collect()
+}
+
+impl LoadedModel {
+    /// A model of its specification and weights.
+    ///
+    /// # Errors
+    /// As [`load_models`].
+    pub fn new(spec: ModelSpec, state: &StateDict, device: &Device) -> Result<Self, InferError> {
+        let architecture = spec.architecture;
+        let network = match (architecture.classifier_config(), architecture.detector_config()) {
+            (Some(config), _) => Self::classifier(&spec, config, state, device)?,
+            (None, Some(config)) => Self::detector(&spec, config, state, device)?,
+            (None, None) => unreachable!("a network is a classifier or a detector"),
+        };
+        Ok(Self { spec, network })
+    }
+
+    fn classifier(
+        spec: &ModelSpec,
+        config: DenseNetConfig,
+        state: &StateDict,
+        device: &Device,
+    ) -> Result<Network, InferError> {
+        if spec.classes.len() != 1 {
+            return Err(InferError::ManifestValue {
+                place: format!("model {:?}", spec.name),
+                key: "classes".to_owned(),
+                expected: "one class, abnormal, for a film-level classifier".to_owned(),
+                got: format!("{} classes", spec.classes.len()),
+            });
+        }
+        let final_relu = spec.final_relu.unwrap_or(config.final_relu);
+        let config = config
+            .with_num_classes(spec.classes.len())
+            .with_in_channels(spec.in_channels)
+            .with_final_relu(final_relu);
+        let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
+            .map_err(|e| wrong_weights(spec, &e))?;
+        Ok(Network::Classifier(Box::new(network)))
+    }
+
+    fn detector(
+        spec: &ModelSpec,
+        config: RetinaNetConfig,
+        state: &StateDict,
+        device: &Device,
+    ) -> Result<Network, InferError> {
+        let findings = spec.findings()?;
+        let mut config = config.with_num_classes(findings.len());
+        config.backbone.in_channels = spec.in_channels;
+        let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
+            .map_err(|e| wrong_weights(spec, &e))?;
+        Ok(Network::Detector { network: Box::new(network), findings })
+    }
+
+    /// What the bundle says of the model.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// True for a detector, false for a classifier.
+    pub fn is_detector(&self) -> bool {
+        matches!(self.network, Network::Detector { .. })
+    }
+
+    /// The model's output for each film. All films must have the model's input size.
+    ///
+    /// A film whose raw output has a NaN or an infinity gets [`NotFinite`]; the others are not touched by
+    /// it, since no operation of an evaluated network mixes films.
+    pub(crate) fn run(
+        &self,
+        films: &[&PreparedFilm],
+        device: &Device,
+    ) -> Vec<Result<ModelOutput, NotFinite>> {
+        let images = self.spec.normalisation.apply(images(films, device)); // [N, C, H, W]
+        match &self.network {
+            Network::Classifier(network) => {
+                let logits = network.forward(images); // [N, 1]
+                values(logits)
+                    .into_iter()
+                    .map(|logit| match logit.is_finite() {
+                        true => Ok(ModelOutput::Logit(f64::from(logit))),
+                        false => Err(NotFinite("logits")),
+                    })
+                    .collect()
+            }
+            Network::Detector { network, findings } => {
+                let output = network.forward(images);
+                // The sum over a film is finite only if every term is.
+                let logits_finite = all_finite(output.class_logits.clone());
+                let deltas_finite = all_finite(output.box_deltas.clone());
+                let detect = self.spec.detect.expect("checked with the manifest");
+                let sizes: Vec<(f32, f32)> = films
+                    .iter()
+                    .map(|film| film.content_px())
+                    .map(|(height, width)| (height as f32, width as f32))
+                    .collect();
+                let raw = network.detect(&output, &sizes, &detect);
+                raw.into_iter()
+                    .zip(films)
+                    .zip(logits_finite.into_iter().zip(deltas_finite))
+                    .map(|((raw, film), finite)| match finite {
+                        (false, _) => Err(NotFinite("logits")),
+                        (_, false) => Err(NotFinite("box deltas")),
+                        (true, true) => {
+                            let boxes = raw.iter().filter_map(|r| {
+                                let xyxy = box_on_film(&r.xyxy, film)?;
+                                Some(Detection { label: *findings.get(r.class)?, score: r.score, xyxy })
+                            });
+                            Ok(ModelOutput::Boxes(boxes.collect()))
+                        }
+                    })
+                    .collect()
+            }
+        }
+    }
+}
+
+/// A box in input px as one in film px, clipped to the film; `None` when nothing of it is on the film.
+pub(crate) fn box_on_film(input_box: &BoxXyxy, film: &PreparedFilm) -> Option<BoxXyxy> {
+    let on_film = film.map.to_film(input_box).clip(film.film_width_px as f32, film.film_height_px as f32);
+    on_film.is_proper().then_some(on_film)
+}
+
+/// `[N, 1, H, W]`, display values in `[0, 1]`.
+fn images(films: &[&PreparedFilm], device: &Device) -> Tensor<4> {
+    let (height, width) = (films[0].height, films[0].width);
+    let mut pixels = Vec::with_capacity(films.len() * height * width);
+    for film in films {
+        assert_eq!((film.height, film.width), (height, width), "films of a batch have one size");
+        pixels.extend(film.to_unit());
+    }
+    Tensor::from_data(TensorData::new(pixels, [films.len(), 1, height, width]), device)
+}
+
+/// Whether all values of each film are finite. `x`: `[N, A, K]`.
+fn all_finite(x: Tensor<3>) -> Vec<bool> {
+    let [n, a, k] = x.dims();
+    // 0 · x is 0 for a finite x and NaN otherwise, so no sum of large values can overflow.
+    let marks = x.reshape([n, a * k]).mul_scalar(0.0).sum_dim(1); // [N, 1]
+    values(marks).into_iter().map(f32::is_finite).collect()
+}
+
+/// The values of `[N, 1]`.
+fn values(x: Tensor<2>) -> Vec<f32> {
+    x.into_data().convert::<f32>().to_vec().expect("converted to f32 just now")
+}
+
+fn wrong_weights(spec: &ModelSpec, error: &weights::WeightsError) -> InferError {
+    InferError::ModelWeights {
+        model: spec.name.clone(),
+        architecture: spec.architecture.to_string(),
+        message: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spinexr_data::{Fit, InputSize};
+
+    fn prepared(fit: Fit) -> PreparedFilm {
+        let input = InputSize { height_px: 200, width_px: 100, fit };
+        let (film_height_px, film_width_px) = (1000, 800);
+        PreparedFilm {
+            height: 200,
+            width: 100,
+            pixels: vec![0; 200 * 100],
+            map: input.map(film_height_px, film_width_px),
+            film_height_px,
+            film_width_px,
+        }
+    }
+
+    #[test]
+    fn boxes_go_back_to_film_px_and_are_clipped() {
+        // Stretch: 1000 → 200 and 800 → 100, so × 5 along y and × 8 along x.
+        let film = prepared(Fit::Stretch);
+        let found = box_on_film(&BoxXyxy::new(10.0, 20.0, 50.0, 60.0), &film).unwrap();
+        assert_eq!(found, BoxXyxy::new(80.0, 100.0, 400.0, 300.0));
+        let found = box_on_film(&BoxXyxy::new(-3.0, 190.0, 50.0, 260.0), &film).unwrap();
+        assert_eq!(found, BoxXyxy::new(0.0, 950.0, 400.0, 1000.0));
+
+        // Letterbox: 800 → 100 and 1000 → 125; what lies in the padding below is not on the film.
+        let film = prepared(Fit::Letterbox);
+        let found = box_on_film(&BoxXyxy::new(10.0, 20.0, 50.0, 60.0), &film).unwrap();
+        assert_eq!(found, BoxXyxy::new(80.0, 160.0, 400.0, 480.0));
+        assert_eq!(box_on_film(&BoxXyxy::new(10.0, 130.0, 50.0, 160.0), &film), None);
+        assert_eq!(box_on_film(&BoxXyxy::new(f32::NAN, 1.0, 50.0, 60.0), &film), None);
+    }
+
+    #[test]
+    fn one_nan_marks_its_film_alone() {
+        let mut raw = vec![1e30f32; 2 * 3 * 4];
+        raw[12 + 5] = f32::NAN;
+        let x = Tensor::<3>::from_data(TensorData::new(raw, [2, 3, 4]), &Device::flex());
+        assert_eq!(all_finite(x), [true, false]);
+    }
+}

@@ -1,0 +1,349 @@
+//! Predictions as files: JSON Lines, CSV and COCO results.
+//!
+//! - **JSON Lines**: one [`FilmPrediction`] a line, the record that every table is computed from.
+//! - **CSV**: for a film one row of kind `film`, then one row of kind `box` for each box before the decision
+//!   rule, with `kept` telling whether the rule keeps it. Columns: see [`CSV_COLUMNS`]. Boxes are `xmin, ymin,
+//!   xmax, ymax` in film px, as in the data set's annotation files.
+//! - **COCO results**: a JSON array of `{"image_id", "category_id", "bbox": [x, y, width, height], "score"}`
+//!   with the boxes after the decision rule. `image_id` is the film's file stem, a string, because that is
+//!   the image id of VinDr-SpineXR; `category_id` is the class index plus one, 1 (disc space narrowing) to
+//!   7 (other lesions), see [`coco_category_id`].
+//!
+//! A file appears when it is finished, whole.
+
+use crate::InferError;
+use crate::whole_file::WholeFile;
+use serde::{Deserialize, Serialize};
+use spinexr_core::{Detection, FilmPrediction, Finding};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A form of results file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResultsFormat {
+    /// JSON Lines of [`FilmPrediction`].
+    Jsonl,
+    /// Comma separated values, one row a film and one a box.
+    Csv,
+    /// COCO results JSON.
+    Coco,
+}
+
+impl ResultsFormat {
+    /// The usual file name: `predictions.jsonl`, `predictions.csv`, `coco_results.json`.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Jsonl => "predictions.jsonl",
+            Self::Csv => "predictions.csv",
+            Self::Coco => "coco_results.json",
+        }
+    }
+}
+
+/// Columns of the CSV form, in order. Cells that do not apply to a row's kind are empty.
+pub const CSV_COLUMNS: [&str; 18] = [
+    "kind", // film | box
+    "image",
+    "study",
+    "p_abnormal",
+    "threshold",
+    "abnormal", // film: p_abnormal >= threshold
+    "label",
+    "score",
+    "xmin",
+    "ymin",
+    "xmax",
+    "ymax",
+    "kept", // box: after the decision rule
+    "height_px",
+    "width_px",
+    "split",
+    "model",
+    "demonstration",
+];
+
+/// One entry of a COCO results file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CocoResult {
+    /// File stem of the film.
+    pub image_id: String,
+    /// Class index plus one.
+    pub category_id: u32,
+    /// `[x, y, width, height]`, film px.
+    pub bbox: [f32; 4],
+    /// `[0, 1]`.
+    pub score: f32,
+}
+
+/// COCO category id of a finding: its class index plus one.
+pub const fn coco_category_id(finding: Finding) -> u32 {
+    finding.index() as u32 + 1
+}
+
+/// A results file in the making; films are added as they come.
+#[derive(Debug)]
+pub struct ResultsWriter {
+    format: ResultsFormat,
+    path: PathBuf,
+    file: WholeFile,
+    entries: usize,
+}
+
+impl ResultsWriter {
+    /// Begins the file `path`. Nothing is seen there until [`ResultsWriter::finish`].
+    ///
+    /// # Errors
+    /// The folder does not exist or cannot be written to.
+    pub fn create(path: &Path, format: ResultsFormat) -> Result<Self, InferError> {
+        let mut file = WholeFile::create(path)?;
+        match format {
+            ResultsFormat::Jsonl => {}
+            ResultsFormat::Csv => file.write(&csv_row(&CSV_COLUMNS.map(str::to_owned)))?,
+            ResultsFormat::Coco => file.write(b"[")?,
+        }
+        Ok(Self { format, path: path.to_owned(), file, entries: 0 })
+    }
+
+    /// Adds a film.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&mut self, film: &FilmPrediction) -> Result<(), InferError> {
+        match self.format {
+            ResultsFormat::Jsonl => {
+                let mut line = to_json(film);
+                line.push(b'\n');
+                self.file.write(&line)
+            }
+            ResultsFormat::Csv => {
+                csv_rows(film).iter().try_for_each(|row| self.file.write(&csv_row(row)))
+            }
+            ResultsFormat::Coco => {
+                for entry in coco_results(film) {
+                    self.file.write(if self.entries == 0 { b"\n" } else { b",\n" })?;
+                    self.file.write(&to_json(&entry))?;
+                    self.entries += 1;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The file appears under its name, which is returned.
+    ///
+    /// # Errors
+    /// The file cannot be written, synced or renamed.
+    pub fn finish(mut self) -> Result<PathBuf, InferError> {
+        if self.format == ResultsFormat::Coco {
+            self.file.write(b"\n]\n")?;
+        }
+        self.file.finish()?;
+        Ok(self.path)
+    }
+}
+
+/// Writes all films at once.
+///
+/// # Errors
+/// As [`ResultsWriter`].
+pub fn write_results(
+    path: &Path,
+    format: ResultsFormat,
+    films: &[FilmPrediction],
+) -> Result<(), InferError> {
+    let mut writer = ResultsWriter::create(path, format)?;
+    for film in films {
+        writer.add(film)?;
+    }
+    writer.finish().map(|_| ())
+}
+
+/// Reads a JSON Lines file of predictions; empty lines are passed over.
+///
+/// # Errors
+/// The file cannot be read, or a line is not a prediction (with file and line).
+pub fn read_jsonl(path: &Path) -> Result<Vec<FilmPrediction>, InferError> {
+    let text = fs::read_to_string(path).map_err(InferError::io(path, "read"))?;
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(i, line)| {
+            serde_json::from_str(line).map_err(|e| InferError::Line {
+                path: path.to_owned(),
+                line: i + 1,
+                message: e.to_string(),
+            })
+        })
+        .collect()
+}
+
+/// The COCO results of a film: its boxes after the decision rule.
+pub fn coco_results(film: &FilmPrediction) -> Vec<CocoResult> {
+    film.boxes
+        .iter()
+        .map(|b| CocoResult {
+            image_id: film.image.clone(),
+            category_id: coco_category_id(b.label),
+            bbox: [b.xyxy.x1, b.xyxy.y1, b.xyxy.width(), b.xyxy.height()],
+            score: b.score,
+        })
+        .collect()
+}
+
+/// For each box before the decision rule, whether the rule kept it. The kept boxes are a part of the
+/// others in the same order, so one walk along both finds them.
+pub fn kept_boxes(film: &FilmPrediction) -> Vec<(Detection, bool)> {
+    let mut after = film.boxes.iter().peekable();
+    film.boxes_before_gate
+        .iter()
+        .map(|b| (*b, after.next_if(|kept| *kept == b).is_some()))
+        .collect()
+}
+
+fn csv_rows(film: &FilmPrediction) -> Vec<[String; CSV_COLUMNS.len()]> {
+    let optional = |value: Option<f64>| value.map(|v| v.to_string()).unwrap_or_default();
+    let row = |kind: &str, abnormal: String, found: Option<(&Detection, bool)>| {
+        let cell = |value: fn(&Detection) -> String| found.map(|(b, _)| value(b)).unwrap_or_default();
+        [
+            kind.to_owned(),
+            film.image.clone(),
+            film.study.clone(),
+            optional(film.p_abnormal),
+            optional(film.threshold),
+            abnormal,
+            cell(|b| b.label.name().to_owned()),
+            cell(|b| b.score.to_string()),
+            cell(|b| b.xyxy.x1.to_string()),
+            cell(|b| b.xyxy.y1.to_string()),
+            cell(|b| b.xyxy.x2.to_string()),
+            cell(|b| b.xyxy.y2.to_string()),
+            found.map(|(_, kept)| kept.to_string()).unwrap_or_default(),
+            film.height_px.to_string(),
+            film.width_px.to_string(),
+            film.split.map(|s| s.name().to_owned()).unwrap_or_default(),
+            film.model.clone(),
+            film.demonstration.to_string(),
+        ]
+    };
+    let abnormal = match (film.p_abnormal, film.threshold) {
+        (Some(p), Some(c_star)) => (p >= c_star).to_string(),
+        _ => String::new(),
+    };
+    let mut rows = vec![row("film", abnormal, None)];
+    rows.extend(kept_boxes(film).iter().map(|(b, kept)| row("box", String::new(), Some((b, *kept)))));
+    rows
+}
+
+fn csv_row(cells: &[String]) -> Vec<u8> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(cells).expect("a row fits in memory");
+    writer.into_inner().expect("memory does not fail to flush")
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("records have string keys and no map that could fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spinexr_core::prediction::Timings;
+    use spinexr_core::{BoxXyxy, Gate};
+    use std::collections::BTreeMap;
+
+    fn film(image: &str) -> FilmPrediction {
+        let found = |label, score, x| Detection {
+            label,
+            score,
+            xyxy: BoxXyxy::new(x, 20.5, x + 30.0, 60.0),
+        };
+        let mut film = FilmPrediction {
+            image: image.to_owned(),
+            study: "a, \"study\"".to_owned(),
+            split: None,
+            height_px: 200,
+            width_px: 100,
+            logits: BTreeMap::from([("m".to_owned(), -3.0)]),
+            p_abnormal: Some(0.05),
+            threshold: None,
+            boxes: vec![],
+            boxes_before_gate: vec![
+                found(Finding::SurgicalImplant, 0.75, 10.0),
+                found(Finding::Osteophytes, 0.25, 15.0),
+                found(Finding::OtherLesions, 0.5, 18.0),
+            ],
+            pixels: serde_json::Value::Null,
+            timings: Timings::default(),
+            model: "00ff".to_owned(),
+            demonstration: true,
+        };
+        film.apply_gate(&Gate::with_c_star(0.3));
+        film
+    }
+
+    #[test]
+    fn json_lines_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        let films = [film("a"), film("b")];
+        write_results(&path, ResultsFormat::Jsonl, &films).unwrap();
+        assert_eq!(read_jsonl(&path).unwrap(), films);
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.jsonl");
+        write_results(&path, ResultsFormat::Jsonl, &[film("a")]).unwrap();
+        let mut text = fs::read_to_string(&path).unwrap();
+        text.push_str("\n{\"image\": 3}\n");
+        fs::write(&path, text).unwrap();
+        let error = read_jsonl(&path).unwrap_err();
+        assert!(matches!(&error, InferError::Line { line: 3, .. }), "{error}");
+    }
+
+    #[test]
+    fn csv_has_a_row_for_the_film_and_one_for_each_box() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.csv");
+        write_results(&path, ResultsFormat::Csv, &[film("a"), film("b")]).unwrap();
+        let mut reader = csv::Reader::from_path(&path).unwrap();
+        assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>(), CSV_COLUMNS);
+        let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 8);
+        let kinds: Vec<_> = rows.iter().map(|r| r["kind"].as_str()).collect();
+        assert_eq!(kinds, ["film", "box", "box", "box", "film", "box", "box", "box"]);
+        assert_eq!(rows[0]["abnormal"], "false");
+        assert_eq!(rows[0]["study"], "a, \"study\"");
+        assert_eq!(rows[1]["label"], "Surgical implant");
+        assert_eq!(rows[1]["ymin"].parse::<f32>().unwrap(), 20.5);
+        // p is below c*: the boxes of 0.75 and 0.5 stay, the one of 0.25 goes.
+        let kept: Vec<_> = rows[1..4].iter().map(|r| r["kept"].as_str()).collect();
+        assert_eq!(kept, ["true", "false", "true"]);
+    }
+
+    #[test]
+    fn coco_results_have_gated_boxes_with_width_and_height() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("coco.json");
+        write_results(&path, ResultsFormat::Coco, &[film("a"), film("b")]).unwrap();
+        let results: Vec<CocoResult> =
+            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(results.len(), 4);
+        assert_eq!(results[0].bbox, [10.0, 20.5, 30.0, 39.5]);
+        assert_eq!(results[0].category_id, 5);
+        assert_eq!((results[1].category_id, results[1].score), (7, 0.5));
+        assert_eq!(results[3].image_id, "b");
+    }
+
+    #[test]
+    fn no_film_is_still_a_file_that_parses() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("coco.json");
+        write_results(&path, ResultsFormat::Coco, &[]).unwrap();
+        let results: Vec<CocoResult> =
+            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(results.is_empty());
+    }
+}
