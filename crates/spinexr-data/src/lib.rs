@@ -22,6 +22,8 @@ mod mix;
 mod parallel;
 mod prefetch;
 mod prepare;
+#[cfg(test)]
+mod test_films;
 mod vindr_rows;
 
 pub use augment::{AugmentConfig, augment};

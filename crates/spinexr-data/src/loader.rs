@@ -190,3 +190,7 @@ pub(crate) fn make_batch(
     }
     Ok(batch)
 }
+
+#[cfg(test)]
+#[path = "loader_tests.rs"]
+mod tests;

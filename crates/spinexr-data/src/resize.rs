@@ -302,9 +302,11 @@ fn taps(source: usize, target: usize) -> Vec<Tap> {
             let first = ((center - radius + 0.5).floor().max(0.0) as usize).min(source - 1);
             let end = ((center + radius + 0.5).floor() as usize).clamp(first + 1, source);
             let weight = |s: usize| (1.0 - ((s as f64 + 0.5 - center) / radius).abs()).max(0.0);
-            let raw: Vec<f64> = (first..end).map(weight).collect();
-            let sum: f64 = raw.iter().sum();
-            Tap { first, weights: raw.into_iter().map(|w| (w / sum) as f32).collect() }
+            // Samples at the triangle's foot weigh nothing: left out, they cost nothing.
+            let inside: Vec<usize> = (first..end).filter(|&s| weight(s) > 0.0).collect();
+            let sum: f64 = inside.iter().map(|&s| weight(s)).sum();
+            let weights = inside.iter().map(|&s| (weight(s) / sum) as f32).collect();
+            Tap { first: inside[0], weights }
         })
         .collect()
 }
