@@ -1,1 +1,33 @@
-//! ROC, average precision, FROC, intervals, report; pure over prediction files
+//! Evaluation over prediction records, and the report. No model, no GPU: everything here is computed from
+//! the JSON Lines records that a run leaves behind and from the annotations, so it can be repeated by
+//! anyone who has the two.
+//!
+//! - [`scores`], [`roc`], [`binary`], [`intervals`]: one score a film; equal to scikit-learn.
+//! - [`coco`], [`coco_json`], [`froc`]: boxes; equal to pycocotools.
+//! - [`records`], [`score_file`]: the files that are read and written.
+//! - [`threshold`]: thresholds that only validation predictions can make, held by the type system.
+//! - [`run`]: both tables of the paper for one run, as [`RunReport`].
+//! - [`report`]: the same as one HTML file.
+//!
+//! A metric that is not defined (an AUROC without a positive film, the AP of a class without a box) is
+//! `None`, never 0 or 0.5. No result depends on the order of films or on the number of threads.
+
+pub mod binary;
+pub mod coco;
+pub mod coco_json;
+pub mod error;
+pub mod files;
+pub mod froc;
+pub mod intervals;
+pub mod records;
+pub mod report;
+pub mod roc;
+pub mod run;
+pub mod score_file;
+pub mod scores;
+pub mod threshold;
+
+pub use error::EvalError;
+pub use run::{RunOptions, RunReport, RunTruth, evaluate_run};
+pub use scores::LabelledScores;
+pub use threshold::{Predictions, Test, Threshold, Validation};

@@ -1,0 +1,68 @@
+//! Renders a report of made-up records to look at: `cargo run -p spinexr-eval --example example_report`.
+
+#[path = "../tests/made_up/mod.rs"]
+mod made_up;
+
+use image::{GrayImage, ImageEncoder, Luma, codecs::png::PngEncoder};
+use spinexr_eval::report::{self, Thumbnail};
+use spinexr_eval::run::{LossCurve, Protocol, RunOptions, RunTruth, evaluate_run};
+use spinexr_eval::threshold::{Predictions, Test, Validation};
+use std::path::PathBuf;
+
+/// A pale column of blocks on dark ground: enough to judge the look of boxes on it.
+fn thumbnail(_: &str) -> Option<Thumbnail> {
+    let (width, height) = (262u32, 400u32);
+    let picture = GrayImage::from_fn(width, height, |x, y| {
+        let (fx, fy) = (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
+        let bend = 0.5 + 0.03 * (fy * 5.0).sin();
+        let body = (-((fx - bend) / 0.14).powi(4)).exp() * (0.72 + 0.28 * (fy * 34.0).sin().abs().sqrt());
+        let tissue = 0.35 * (-((fx - 0.5) / 0.42).powi(6)).exp();
+        Luma([(255.0 * (0.05 + 0.6 * body + tissue).min(1.0)) as u8])
+    });
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes).write_image(&picture, width, height, image::ExtendedColorType::L8).ok()?;
+    let scale = [width as f32 / made_up::WIDTH_PX as f32, height as f32 / made_up::HEIGHT_PX as f32];
+    Some(Thumbnail { bytes, mime: "image/png".into(), width_px: width, height_px: height, scale })
+}
+
+fn main() -> Result<(), spinexr_eval::EvalError> {
+    let data = made_up::make(180, 260, 14, 20);
+    let mut options = RunOptions::new("spinexr demo", Protocol::Improved, 42);
+    options.detector = Some("retinanet_mini".into());
+    options.synthetic = true;
+    let course = |start: f64, end: f64, noise: f64, steps: u32| -> Vec<[f64; 2]> {
+        let point = |i: u32| {
+            let t = f64::from(i) / f64::from(steps);
+            let wave = noise * (f64::from(i) * 12.9898).sin() * (f64::from(i) * 0.37).cos();
+            [f64::from(i * 10), end + (start - end) * (-4.0 * t).exp() + wave * (1.2 - t)]
+        };
+        (1..=steps).map(point).collect()
+    };
+    options.losses = vec![
+        LossCurve { name: "densenet121_mini_a/training loss".into(), points: course(0.72, 0.18, 0.05, 90) },
+        LossCurve { name: "densenet121_mini_a/validation loss".into(), points: course(0.70, 0.34, 0.01, 90) },
+        LossCurve { name: "densenet121_mini_b/training loss".into(), points: course(0.75, 0.2, 0.05, 90) },
+        LossCurve { name: "densenet121_mini_b/validation loss".into(), points: course(0.72, 0.33, 0.01, 90) },
+        LossCurve { name: "retinanet_mini/classification".into(), points: course(1.15, 0.25, 0.04, 120) },
+        LossCurve { name: "retinanet_mini/regression".into(), points: course(0.9, 0.35, 0.03, 120) },
+    ];
+    options.provenance.seed = Some(42);
+    options.provenance.command = Some("spinexr demo --seed 42".into());
+    options.provenance.data_hash = Some("9b1e4f7702c85d0a".into());
+    options.provenance.config = Some("seed = 42\n\n[classifier]\narchitecture = \"densenet_mini\"\n".into());
+    options.provenance.versions.insert("spinexr".into(), env!("CARGO_PKG_VERSION").into());
+
+    let report = evaluate_run(
+        &Predictions::<Validation>::new(data.validation)?,
+        &Predictions::<Test>::new(data.test)?,
+        &RunTruth { validation: &data.validation_truth, test: &data.test_truth },
+        &options,
+    )?;
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/example-report");
+    std::fs::create_dir_all(&dir)
+        .map_err(|source| spinexr_eval::EvalError::Io { path: dir.clone(), source })?;
+    let html = report::html(&report, &thumbnail);
+    spinexr_eval::files::write_whole(&dir.join("report.html"), html.as_bytes())?;
+    println!("{}", dir.join("report.html").display());
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The report of a run as one HTML file: no network, no script, light and dark, fit to print.
+
+mod figures;
+mod gallery;
+mod page;
+mod plot;
+mod tables;
+
+pub use gallery::Thumbnail;
+pub use plot::{Axis, Corner, Mark, Plot, Scale, Series};
+
+use crate::run::RunReport;
+
+/// The whole page. `thumbnail` gives the picture of a film by image id; where it gives none, the boxes are
+/// drawn on an empty ground.
+pub fn html(report: &RunReport, thumbnail: &dyn Fn(&str) -> Option<Thumbnail>) -> String {
+    page::page(report, thumbnail)
+}
+
+/// Text with the five characters replaced that mean something in HTML.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// A share in percent with two decimals, as the paper prints it; `n/a` for an undefined one.
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "n/a".into(), |v| format!("{:.2}", 100.0 * v))
+}
+
+/// A number with `decimals`; `n/a` for an undefined one.
+fn number(value: Option<f64>, decimals: usize) -> String {
+    value.map_or_else(|| "n/a".into(), |v| format!("{v:.decimals$}"))
+}
+
+/// A whole number with thin gaps between thousands.
+fn count(value: usize) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push('\u{202f}');
+        }
+        out.push(c);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_printed_as_in_the_paper() {
+        assert_eq!(percent(Some(0.88611)), "88.61");
+        assert_eq!((percent(None), number(None, 3)), ("n/a".into(), "n/a".into()));
+        assert_eq!((count(12_562), count(924)), ("12\u{202f}562".into(), "924".into()));
+        assert_eq!(escape("<a href='x'>&</a>"), "&lt;a href=&#39;x&#39;&gt;&amp;&lt;/a&gt;");
+    }
+}

@@ -1,0 +1,222 @@
+//! The paper's two tables, with the published figures beside them as context only.
+
+use super::{count, escape, number, percent};
+use crate::run::{DetectionRow, RunReport};
+use spinexr_core::Finding;
+use std::fmt::Write;
+
+/// Rows of the paper's classification table that were checked against it: name, AUROC with interval, F1,
+/// sensitivity, specificity, in percent.
+const PUBLISHED_CLASSIFIERS: [(&str, &str, &str, &str, &str); 2] = [
+    ("DenseNet-121", "86.93", "79.55", "80.39", "79.32"),
+    ("Ensemble of three", "88.61 (87.19–90.02)", "81.06", "83.07", "79.32"),
+];
+
+/// Rows of the paper's detection table that were checked against it: name, AP by class, mAP@0.5.
+const PUBLISHED_DETECTORS: [(&str, [&str; 7], &str); 2] = [
+    ("Sparse R-CNN", ["20.09", "32.67", "48.16", "45.32", "72.20", "49.30", "5.41"], "33.15"),
+    ("Framework", ["21.43", "27.36", "34.78", "41.29", "62.53", "43.39", "4.16"], "33.56"),
+];
+
+fn published_heading(report: &RunReport, columns: usize) -> String {
+    let comparable = if report.synthetic {
+        "VinDr-SpineXR test set, not comparable with synthetic films"
+    } else {
+        "VinDr-SpineXR test set; model and c* were chosen on it"
+    };
+    format!(
+        r#"<tbody class="published"><tr><th colspan="{columns}" scope="rowgroup">Published in the paper, for context only: {comparable}</th></tr>"#
+    )
+}
+
+fn interval(ci: Option<[f64; 2]>) -> String {
+    ci.map_or_else(|| "n/a".into(), |[low, high]| format!("{:.2}–{:.2}", 100.0 * low, 100.0 * high))
+}
+
+/// Classifier | AUROC (95 % CI) | F1 | sensitivity | specificity, and the threshold.
+pub(super) fn classification(report: &RunReport) -> String {
+    let mut out = String::from(
+        r#"<div class="scroll"><table class="main"><thead><tr><th scope="col">Classifier</th><th scope="col">AUROC (95 % CI)</th><th scope="col">F1</th><th scope="col">Sensitivity</th><th scope="col">Specificity</th><th scope="col">Threshold</th></tr></thead><tbody>"#,
+    );
+    for name in report.classifier_names() {
+        let row = &report.classification[name];
+        let _ = write!(
+            out,
+            r#"<tr{}><th scope="row">{}</th><td>{} <span class="ci">({})</span></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>"#,
+            if name == "ensemble" { r#" class="chief""# } else { "" },
+            escape(name),
+            percent(row.auroc),
+            interval(row.auroc_ci),
+            percent(row.f1),
+            percent(row.sensitivity),
+            percent(row.specificity),
+            number(row.threshold, 3),
+        );
+    }
+    out.push_str("</tbody>");
+    out.push_str(&published_heading(report, 6));
+    for (name, auroc, f1, sensitivity, specificity) in PUBLISHED_CLASSIFIERS {
+        let _ = write!(
+            out,
+            r#"<tr><th scope="row">{name}</th><td>{auroc}</td><td>{f1}</td><td>{sensitivity}</td><td>{specificity}</td><td></td></tr>"#
+        );
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+/// Everything else that was computed for the classifiers.
+pub(super) fn classification_details(report: &RunReport) -> String {
+    let names = report.classifier_names();
+    let mut out = String::from(r#"<div class="scroll"><table><thead><tr><th></th>"#);
+    for name in &names {
+        let _ = write!(out, r#"<th scope="col">{}</th>"#, escape(name));
+    }
+    out.push_str("</tr></thead><tbody>");
+    let mut line = |title: &str, cell: &dyn Fn(&str) -> String| {
+        let cells: String = names.iter().map(|name| format!("<td>{}</td>", cell(name))).collect();
+        let _ = write!(out, r#"<tr><th scope="row">{title}</th>{cells}</tr>"#);
+    };
+    let row = |name: &str| &report.classification[name];
+    line("AUROC 95 % CI, bootstrap of studies", &|n| {
+        interval(row(n).bootstrap_by_study.auroc.map(|b| b.interval))
+    });
+    line("AUROC 95 % CI, bootstrap of films", &|n| {
+        interval(row(n).bootstrap_by_film.auroc.map(|b| b.interval))
+    });
+    line("AUROC 95 % CI, DeLong", &|n| interval(row(n).delong.map(|d| d.interval)));
+    line("F1 95 % CI, bootstrap of studies", &|n| interval(row(n).bootstrap_by_study.f1.map(|b| b.interval)));
+    line("Sensitivity 95 % CI, Wilson", &|n| interval(row(n).sensitivity_ci));
+    line("Specificity 95 % CI, Wilson", &|n| interval(row(n).specificity_ci));
+    line("Average precision", &|n| percent(row(n).average_precision));
+    line("Brier score", &|n| number(row(n).brier, 4));
+    line("Log-loss (nats)", &|n| number(row(n).log_loss, 4));
+    line("Films: right / missed / false alarm / rightly cleared", &|n| {
+        row(n).confusion.map_or_else(
+            || "n/a".into(),
+            |c| {
+                format!(
+                    "{} / {} / {} / {}",
+                    c.true_positives, c.false_negatives, c.false_positives, c.true_negatives
+                )
+            },
+        )
+    });
+    line("Threshold chosen on", &|n| row(n).threshold_chosen_on.map_or("n/a", |c| c.name()).to_owned());
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+fn class_header() -> String {
+    Finding::ALL
+        .into_iter()
+        .map(|f| format!(r#"<th scope="col">{}<span class="sub">{}</span></th>"#, f.code(), f.name()))
+        .collect()
+}
+
+/// Detector | LT2 … LT13 | mAP@0.5.
+pub(super) fn detection(report: &RunReport) -> String {
+    let mut out = format!(
+        r#"<div class="scroll"><table class="main"><thead><tr><th scope="col">Detector</th>{}<th scope="col">mAP@0.5</th></tr></thead><tbody>"#,
+        class_header()
+    );
+    for name in report.detector_names() {
+        let row = &report.detection[name];
+        let cells: String = Finding::ALL
+            .iter()
+            .map(|f| format!("<td>{}</td>", percent(row.ap50.get(f).copied().flatten())))
+            .collect();
+        let _ = write!(
+            out,
+            r#"<tr{}><th scope="row">{}</th>{cells}<td><b>{}</b></td></tr>"#,
+            if name == "framework" { r#" class="chief""# } else { "" },
+            escape(name),
+            percent(row.map50)
+        );
+    }
+    let boxes: String = Finding::ALL
+        .iter()
+        .map(|f| format!("<td>{}</td>", count(report.counts.test.boxes.get(f).copied().unwrap_or(0))))
+        .collect();
+    let all: usize = report.counts.test.boxes.values().sum();
+    let _ = write!(
+        out,
+        r#"<tr class="counts"><th scope="row">boxes marked</th>{boxes}<td>{}</td></tr></tbody>"#,
+        count(all)
+    );
+    out.push_str(&published_heading(report, 9));
+    for (name, classes, mean) in PUBLISHED_DETECTORS {
+        let cells: String = classes.iter().map(|ap| format!("<td>{ap}</td>")).collect();
+        let _ = write!(out, r#"<tr><th scope="row">{name}</th>{cells}<td>{mean}</td></tr>"#);
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+/// AP over lower IoUs, recall and FROC readings.
+pub(super) fn detection_details(report: &RunReport) -> String {
+    let mut out = format!(
+        r#"<div class="scroll"><table><thead><tr><th></th>{}<th scope="col">mean</th></tr></thead><tbody>"#,
+        class_header()
+    );
+    for name in report.detector_names() {
+        let row = &report.detection[name];
+        let mut line =
+            |what: &str, of: &dyn Fn(&DetectionRow, &Finding) -> Option<f64>, mean: Option<f64>| {
+                let cells: String =
+                    Finding::ALL.iter().map(|f| format!("<td>{}</td>", percent(of(row, f)))).collect();
+                let _ = write!(
+                    out,
+                    r#"<tr><th scope="row">{}, {what}</th>{cells}<td>{}</td></tr>"#,
+                    escape(name),
+                    percent(mean)
+                );
+            };
+        line("AP at IoU 0.2–0.5", &|r, f| r.ap_20_50.get(f).copied().flatten(), row.map_20_50);
+        let mean_recall = crate::coco::mean(row.recall50.values().copied());
+        line("recall at IoU 0.5", &|r, f| r.recall50.get(f).copied().flatten(), mean_recall);
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+/// Findings found at 1/8 … 8 false alarms a film.
+pub(super) fn froc(report: &RunReport) -> String {
+    let mut out = String::from(
+        r#"<div class="scroll"><table><thead><tr><th scope="col">False alarms a film</th><th>⅛</th><th>¼</th><th>½</th><th>1</th><th>2</th><th>4</th><th>8</th></tr></thead><tbody>"#,
+    );
+    for name in report.detector_names() {
+        let cells: String = match &report.detection[name].froc {
+            Some(froc) => {
+                froc.sensitivity_at.iter().map(|p| format!("<td>{}</td>", percent(Some(p[1])))).collect()
+            }
+            None => "<td>n/a</td>".repeat(7),
+        };
+        let _ = write!(out, r#"<tr><th scope="row">{}</th>{cells}</tr>"#, escape(name));
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+/// Films, studies and boxes of the splits.
+pub(super) fn counts(report: &RunReport) -> String {
+    let splits = [("Validation", report.counts.validation.as_ref()), ("Test", Some(&report.counts.test))];
+    let mut out = String::from(
+        r#"<div class="scroll"><table><thead><tr><th></th><th scope="col">Films</th><th scope="col">Studies</th><th scope="col">Abnormal</th><th scope="col">Normal</th>"#,
+    );
+    for finding in Finding::ALL {
+        let _ = write!(out, r#"<th scope="col">{}<span class="sub">{}</span></th>"#, finding.code(), finding);
+    }
+    out.push_str("</tr></thead><tbody>");
+    for (name, split) in splits {
+        let Some(split) = split else { continue };
+        let cells: String = [split.films, split.studies, split.abnormal, split.normal]
+            .into_iter()
+            .chain(Finding::ALL.iter().map(|f| split.boxes.get(f).copied().unwrap_or(0)))
+            .map(|n| format!("<td>{}</td>", count(n)))
+            .collect();
+        let _ = write!(out, r#"<tr><th scope="row">{name}</th>{cells}</tr>"#);
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}

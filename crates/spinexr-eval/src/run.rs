@@ -1,0 +1,323 @@
+//! One run, evaluated from its records: both tables of the paper, curves, and the films to look at.
+//!
+//! - [`evaluate_run`]: thresholds from validation films.
+//! - [`evaluate_run_frozen`]: c* as every record carries it from its bundle; no validation films needed.
+//! - [`evaluate_run_as_in_the_paper`]: thresholds from the test films, labelled so.
+//!
+//! The decision rule is applied anew: p(abnormal) from the logits, boxes from `boxes_before_gate`.
+
+mod cases;
+mod classification;
+mod detection;
+mod report_types;
+
+pub use cases::{Case, CaseKind, MarkedBox, ShownBox};
+pub use classification::{ClassificationRow, ScoreHistogram};
+pub use detection::{DetectionRow, box_set, regate};
+pub use report_types::{
+    Counts, Curves, GateReport, LossCurve, Note, NoteKind, Protocol, RunOptions, RunProvenance, RunReport,
+    ShownScore, SplitCounts,
+};
+
+use crate::error::{EvalError, Problem};
+use crate::froc;
+use crate::threshold::{self, ChosenOn, Part, Predictions, Scorer, Test, Threshold, Truth, Validation};
+use spinexr_core::{FilmAnnotation, Finding, Gate, Split};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Films with fewer boxes of a class than this get a warning beside that class's AP.
+pub const FEW_BOXES: usize = 10;
+/// IoU from which a box counts as found in FROC and in the gallery.
+pub const FOUND_IOU: f64 = 0.5;
+/// Boxes shown in the gallery when no validation film says which score is best.
+pub const SHOWN_SCORE: f64 = 0.3;
+
+/// The annotations of the films a run was evaluated on: exactly these films must have been predicted.
+#[derive(Debug, Clone, Copy)]
+pub struct RunTruth<'a> {
+    /// Validation films.
+    pub validation: &'a [FilmAnnotation],
+    /// Test films.
+    pub test: &'a [FilmAnnotation],
+}
+
+/// Evaluates a run with thresholds chosen on its validation films.
+///
+/// # Errors
+/// A film that is annotated and not predicted or the other way round, a study with films in both splits,
+/// classifiers that differ between the splits, or no test film. Undefined metrics are `None` with a note.
+pub fn evaluate_run(
+    validation: &Predictions<Validation>,
+    test: &Predictions<Test>,
+    truth: &RunTruth,
+    options: &RunOptions,
+) -> Result<RunReport, EvalError> {
+    let validation_truth = Truth::new(truth.validation)?;
+    let test_truth = Truth::new(truth.test)?;
+    check_pairing(validation, &validation_truth)?;
+    check_pairing(test, &test_truth)?;
+    check_leak(&validation_truth, &test_truth)?;
+    if let (Some(first), Some(other)) = (validation.films().next(), test.films().next())
+        && validation.models() != test.models()
+    {
+        let problem = Problem::OtherModels {
+            expected: validation.models().to_vec(),
+            got: test.models().to_vec(),
+            first: first.image.clone(),
+        };
+        return Err(EvalError::Film { image: other.image.clone(), problem });
+    }
+
+    let mut thresholds = BTreeMap::new();
+    for scorer in scorers(test) {
+        if let Some(threshold) = threshold::choose(validation, &validation_truth, &scorer)? {
+            thresholds.insert(scorer.name().to_owned(), threshold);
+        }
+    }
+    let shown = best_shown_score(validation, &validation_truth, thresholds.get("ensemble"), options);
+    let counts =
+        Counts { validation: Some(SplitCounts::of(&validation_truth)), test: SplitCounts::of(&test_truth) };
+    evaluate(test, &test_truth, &thresholds, shown, counts, options)
+}
+
+/// Evaluates test films with the c* that every record carries; rows of single classifiers have no
+/// threshold then.
+///
+/// # Errors
+/// As [`evaluate_run`], and records without one common c*.
+pub fn evaluate_run_frozen(
+    test: &Predictions<Test>,
+    annotations: &[FilmAnnotation],
+    options: &RunOptions,
+) -> Result<RunReport, EvalError> {
+    let truth = Truth::new(annotations)?;
+    check_pairing(test, &truth)?;
+    let mut thresholds = BTreeMap::new();
+    if !test.models().is_empty() {
+        thresholds.insert(Scorer::Ensemble.name().to_owned(), threshold::frozen(test)?);
+    }
+    let counts = Counts { validation: None, test: SplitCounts::of(&truth) };
+    evaluate(test, &truth, &thresholds, None, counts, options)
+}
+
+/// Evaluates test films with thresholds chosen on those same films, as the paper did. Every threshold in
+/// the report says so, and a warning is attached.
+///
+/// # Errors
+/// As [`evaluate_run`].
+pub fn evaluate_run_as_in_the_paper(
+    test: &Predictions<Test>,
+    annotations: &[FilmAnnotation],
+    options: &RunOptions,
+) -> Result<RunReport, EvalError> {
+    let truth = Truth::new(annotations)?;
+    check_pairing(test, &truth)?;
+    let mut thresholds = BTreeMap::new();
+    for scorer in scorers(test) {
+        if let Some(threshold) = threshold::paper_protocol_choose_on_test(test, &truth, &scorer)? {
+            thresholds.insert(scorer.name().to_owned(), threshold);
+        }
+    }
+    let counts = Counts { validation: None, test: SplitCounts::of(&truth) };
+    let mut report = evaluate(test, &truth, &thresholds, None, counts, options)?;
+    report.notes.insert(
+        0,
+        Note::warning(
+            "Thresholds were chosen on the test films themselves, as in the paper: F1, sensitivity, \
+             specificity and the framework's AP are optimistic.",
+        ),
+    );
+    Ok(report)
+}
+
+/// Every classifier, then the ensemble.
+fn scorers<P: Part>(films: &Predictions<P>) -> Vec<Scorer> {
+    let models = films.models();
+    let mut scorers: Vec<Scorer> = models.iter().cloned().map(Scorer::Model).collect();
+    if !models.is_empty() {
+        scorers.push(Scorer::Ensemble);
+    }
+    scorers
+}
+
+fn check_pairing<P: Part>(films: &Predictions<P>, truth: &Truth) -> Result<(), EvalError> {
+    let fail = |image: &str, problem| EvalError::Film { image: image.to_owned(), problem };
+    if films.is_empty() && P::SPLIT == Split::Test {
+        return Err(EvalError::NoFilms(Split::Test));
+    }
+    if let Some(film) = films.films().find(|f| truth.get(&f.image).is_none()) {
+        return Err(fail(&film.image, Problem::NoAnnotation(P::SPLIT)));
+    }
+    if let Some(film) = truth.films().find(|a| films.get(&a.image_id).is_none()) {
+        return Err(fail(&film.image_id, Problem::NoPrediction(P::SPLIT)));
+    }
+    Ok(())
+}
+
+fn check_leak(validation: &Truth, test: &Truth) -> Result<(), EvalError> {
+    let studies: BTreeSet<&str> = validation.films().map(|f| f.study_id.as_str()).collect();
+    match test.films().find(|f| studies.contains(f.study_id.as_str())) {
+        Some(film) => Err(EvalError::Leak {
+            study: film.study_id.clone(),
+            first: Split::Validation,
+            second: Split::Test,
+            example: film.image_id.clone(),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The box score with the best F1 on the validation films, after the gate.
+fn best_shown_score(
+    validation: &Predictions<Validation>,
+    truth: &Truth,
+    c_star: Option<&Threshold>,
+    options: &RunOptions,
+) -> Option<ShownScore> {
+    let gate = c_star.map(|t| options.gate(t.value()));
+    let boxes = box_set(validation, truth, gate.as_ref());
+    let score = froc::best_f1_score(&boxes, FOUND_IOU)?;
+    Some(ShownScore { score, from: "best F1 of boxes on validation films".into() })
+}
+
+fn evaluate(
+    test: &Predictions<Test>,
+    truth: &Truth,
+    thresholds: &BTreeMap<String, Threshold>,
+    shown: Option<ShownScore>,
+    counts: Counts,
+    options: &RunOptions,
+) -> Result<RunReport, EvalError> {
+    let mut notes = few_boxes(&counts.test);
+    let mut curves = Curves::default();
+
+    let mut classification = BTreeMap::new();
+    for scorer in scorers(test) {
+        let threshold = thresholds.get(scorer.name());
+        let (row, roc) = classification::evaluate(test, truth, &scorer, threshold, options)?;
+        if threshold.is_none() {
+            notes.push(Note::warning(&format!(
+                "No threshold for {}: figures at a threshold are n/a.",
+                scorer.name()
+            )));
+        }
+        curves.roc.extend(roc.map(|curve| (scorer.name().to_owned(), curve)));
+        classification.insert(scorer.name().to_owned(), row);
+    }
+    curves.scores = classification::histogram(test, truth)?;
+    if curves.scores.is_none() {
+        notes.push(Note::info("No classifier in the records: no film-level table and no decision rule."));
+    } else if counts.test.abnormal == 0 || counts.test.normal == 0 {
+        notes.push(Note::warning("The test films are all of one class: AUROC is n/a."));
+    }
+
+    let c_star = thresholds.get(Scorer::Ensemble.name());
+    let gate = c_star.map(|t| options.gate(t.value()));
+    let detector = options.detector.clone().or_else(|| {
+        let any = test.films().any(|f| !f.boxes_before_gate.is_empty());
+        any.then(|| "detector".to_owned())
+    });
+    let mut detection = BTreeMap::new();
+    if let Some(name) = &detector {
+        let rows = [(name.as_str(), None), ("framework", gate.as_ref())];
+        for (row_name, row_gate) in rows {
+            if row_name == "framework" && gate.is_none() {
+                notes.push(Note::warning("No c*: the framework row (boxes after the gate) is n/a."));
+                continue;
+            }
+            let (row, pr) = detection::evaluate(&box_set(test, truth, row_gate));
+            detection.insert(row_name.to_owned(), row);
+            curves.detection_pr.insert(row_name.to_owned(), pr);
+        }
+    }
+
+    let disagreeing = test.films().filter(|f| probability_disagrees(f)).count();
+    if disagreeing > 0 {
+        notes.push(Note::warning(&format!(
+            "p_abnormal of {disagreeing} records is not the sigmoid of the mean logit; it was computed anew."
+        )));
+    }
+    let bundles: BTreeSet<&str> = test.films().map(|f| f.model.as_str()).collect();
+    if bundles.len() > 1 {
+        notes.push(Note::warning(&format!(
+            "The test records come from {} different bundles; the figures belong to none of them alone.",
+            bundles.len()
+        )));
+    }
+    if test.films().any(|f| f.demonstration) {
+        notes.push(Note::warning("Made by the shipped demonstration bundle."));
+    }
+    let mut provenance = options.provenance.clone();
+    if provenance.bundle_hash.is_none() && bundles.len() == 1 {
+        provenance.bundle_hash = bundles.first().filter(|b| !b.is_empty()).map(|&b| b.to_owned());
+    }
+
+    let shown = shown.unwrap_or(ShownScore { score: SHOWN_SCORE, from: "fixed".into() });
+    let cases = cases::select(test, truth, gate.as_ref(), shown.score, options.cases_per_kind);
+    Ok(RunReport {
+        title: options.title.clone(),
+        notice: RunReport::NOTICE.into(),
+        protocol: options.protocol,
+        synthetic: options.synthetic,
+        counts,
+        classification,
+        detection,
+        detector,
+        gate: gate.zip(c_star).map(|(gate, t)| GateReport {
+            c_star: gate.c_star,
+            keep_score: gate.keep_score,
+            chosen_on: t.chosen_on().name().into(),
+        }),
+        shown_score: shown,
+        bootstrap: options.bootstrap,
+        curves,
+        losses: options.losses.iter().map(LossCurve::finite).collect(),
+        cases,
+        notes,
+        provenance,
+    })
+}
+
+fn probability_disagrees(film: &spinexr_core::FilmPrediction) -> bool {
+    match (film.p_abnormal, Scorer::Ensemble.probability(film)) {
+        (Some(recorded), Some(computed)) => (recorded - computed).abs() > 1e-6,
+        (recorded, computed) => recorded.is_some() != computed.is_some(),
+    }
+}
+
+fn few_boxes(test: &SplitCounts) -> Vec<Note> {
+    let (mut none, mut few) = (Vec::new(), Vec::new());
+    for finding in Finding::ALL {
+        match test.boxes.get(&finding).copied().unwrap_or(0) {
+            0 => none.push(finding.name().to_owned()),
+            count if count < FEW_BOXES => few.push(format!("{finding} ({count})")),
+            _ => {}
+        }
+    }
+    let mut notes = Vec::new();
+    if !none.is_empty() {
+        notes.push(Note::warning(&format!(
+            "No box among the test films, AP is n/a and left out of the mean: {}.",
+            none.join(", ")
+        )));
+    }
+    if !few.is_empty() {
+        notes.push(Note::warning(&format!(
+            "Fewer than {FEW_BOXES} boxes among the test films, so the AP says little: {}.",
+            few.join(", ")
+        )));
+    }
+    notes
+}
+
+impl RunOptions {
+    /// The decision rule at a c*, with the box score of the options.
+    pub fn gate(&self, c_star: f64) -> Gate {
+        Gate { c_star, keep_score: self.keep_score }
+    }
+}
+
+/// The threshold's source as text, or `None`.
+fn source(threshold: Option<&Threshold>) -> Option<ChosenOn> {
+    threshold.map(Threshold::chosen_on)
+}

@@ -1,0 +1,93 @@
+//! Rows of the box-level table.
+
+use super::FOUND_IOU;
+use crate::coco::{self, BoxSet, DetectedBox, Protocol, TruthBox};
+use crate::froc::{self, Froc};
+use crate::threshold::{Part, Predictions, Scorer, Truth};
+use serde::{Deserialize, Serialize};
+use spinexr_core::{BoxXyxy, Detection, FilmPrediction, Finding, Gate};
+use std::collections::BTreeMap;
+
+/// A detector alone, or the framework (its boxes after the gate). Shares lie in `[0, 1]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DetectionRow {
+    /// AP at IoU 0.5 by class; `None` for a class without a marked box.
+    pub ap50: BTreeMap<Finding, Option<f64>>,
+    /// Mean of them over the classes that have one.
+    pub map50: Option<f64>,
+    /// AP averaged over IoU 0.20:0.05:0.50, by class.
+    pub ap_20_50: BTreeMap<Finding, Option<f64>>,
+    /// Mean of them over the classes that have one.
+    pub map_20_50: Option<f64>,
+    /// Share of the marked boxes found at IoU 0.5, whatever the score, by class.
+    pub recall50: BTreeMap<Finding, Option<f64>>,
+    /// Proposed boxes.
+    pub boxes: usize,
+    /// Findings found against false alarms a film, all classes together.
+    pub froc: Option<Froc>,
+}
+
+/// p(abnormal) from the logits, then the decision rule on `boxes_before_gate`; without a gate or without a
+/// classifier every box stays.
+pub fn regate(film: &FilmPrediction, gate: Option<&Gate>) -> Vec<Detection> {
+    match (gate, Scorer::Ensemble.probability(film)) {
+        (Some(gate), Some(p)) => gate.apply(p, &film.boxes_before_gate),
+        _ => film.boxes_before_gate.clone(),
+    }
+}
+
+fn xywh(b: BoxXyxy) -> [f64; 4] {
+    let [x1, y1, x2, y2] = <[f32; 4]>::from(b).map(f64::from);
+    [x1, y1, x2 - x1, y2 - y1]
+}
+
+/// True boxes and proposed boxes of a split, images in the order of their ids. Films that are not annotated
+/// are left out; [`super::evaluate_run`] refuses them.
+pub fn box_set<P: Part>(films: &Predictions<P>, truth: &Truth, gate: Option<&Gate>) -> BoxSet {
+    let mut boxes = BoxSet { classes: Finding::COUNT, ..BoxSet::default() };
+    for (film, annotation) in films.films().filter_map(|f| Some((f, truth.get(&f.image)?))) {
+        let image = boxes.images;
+        boxes.images += 1;
+        boxes.truth.extend(annotation.boxes.iter().map(|marked| {
+            let xywh = xywh(marked.xyxy);
+            let area = xywh[2] * xywh[3];
+            TruthBox { image, class: marked.label.index(), xywh, area, crowd: false }
+        }));
+        boxes.detections.extend(regate(film, gate).iter().map(|d| DetectedBox {
+            image,
+            class: d.label.index(),
+            xywh: xywh(d.xyxy),
+            score: f64::from(d.score),
+        }));
+    }
+    boxes
+}
+
+/// Precision at the 101 recall points, by class.
+type PrCurves = BTreeMap<Finding, Option<Vec<f64>>>;
+
+/// The row and its precision–recall curves at IoU 0.5.
+pub(super) fn evaluate(boxes: &BoxSet) -> (DetectionRow, PrCurves) {
+    let classes = coco::evaluate(boxes, &Protocol::all_areas(coco::iou_paper()));
+    let half = classes.first().map_or(0, |c| c.by_iou.len() - 1); // the last threshold is 0.5
+    let by_class = |value: &dyn Fn(&coco::ClassResult) -> Option<f64>| {
+        Finding::ALL.into_iter().zip(&classes).map(|(f, c)| (f, value(c))).collect::<BTreeMap<_, _>>()
+    };
+    let ap50 = by_class(&|c| c.by_iou[half].ap());
+    let ap_20_50 = by_class(&coco::ClassResult::ap);
+    let row = DetectionRow {
+        map50: coco::mean(ap50.values().copied()),
+        map_20_50: coco::mean(ap_20_50.values().copied()),
+        recall50: by_class(&|c| c.by_iou[half].recall),
+        boxes: boxes.detections.len(),
+        froc: froc::froc(boxes, FOUND_IOU),
+        ap50,
+        ap_20_50,
+    };
+    let curves = Finding::ALL
+        .into_iter()
+        .zip(&classes)
+        .map(|(finding, class)| (finding, class.by_iou[half].precision.clone()))
+        .collect();
+    (row, curves)
+}

@@ -1,0 +1,322 @@
+//! A whole run from its records: tables, thresholds, report, and every way the inputs can disagree.
+
+mod made_up;
+
+use proptest::prelude::*;
+use serde_json::Value;
+use spinexr_core::{Finding, Gate, Split};
+use spinexr_eval::coco::{self, Protocol as BoxProtocol};
+use spinexr_eval::run::{
+    self, LossCurve, Protocol, RunOptions, RunReport, RunTruth, evaluate_run, evaluate_run_as_in_the_paper,
+    evaluate_run_frozen,
+};
+use spinexr_eval::threshold::{Predictions, Test, Truth, Validation};
+use spinexr_eval::{EvalError, records, report};
+use std::collections::BTreeSet;
+
+fn options() -> RunOptions {
+    let mut options = RunOptions::new("A made-up run", Protocol::Improved, 7);
+    options.bootstrap.resamples = 200;
+    options.detector = Some("retinanet_mini".into());
+    options.synthetic = true;
+    options.losses =
+        vec![LossCurve { name: "retinanet_mini/loss".into(), points: vec![[1.0, 2.0], [2.0, f64::NAN]] }];
+    options
+}
+
+fn evaluate(data: &made_up::MadeUp) -> Result<RunReport, EvalError> {
+    evaluate_run(
+        &Predictions::<Validation>::new(data.validation.clone())?,
+        &Predictions::<Test>::new(data.test.clone())?,
+        &RunTruth { validation: &data.validation_truth, test: &data.test_truth },
+        &options(),
+    )
+}
+
+/// Every path in a JSON document, list positions as `[]`.
+fn paths(value: &Value, prefix: &str, out: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                paths(value, &format!("{prefix}.{key}"), out);
+            }
+        }
+        Value::Array(list) => {
+            for value in list {
+                paths(value, &format!("{prefix}[]"), out);
+            }
+        }
+        _ => {
+            out.insert(prefix.trim_start_matches('.').to_owned());
+        }
+    }
+}
+
+#[test]
+fn both_tables_and_their_thresholds() {
+    let data = made_up::make(120, 160, 20, 1);
+    let report = evaluate(&data).unwrap();
+    assert_eq!(report.classifier_names(), ["densenet121_mini_a", "densenet121_mini_b", "ensemble"]);
+    assert_eq!(report.detector_names(), ["retinanet_mini", "framework"]);
+    for row in report.classification.values() {
+        assert!((0.75..1.0).contains(&row.auroc.unwrap()));
+        let [low, high] = row.auroc_ci.unwrap();
+        assert!(low < row.auroc.unwrap() && row.auroc.unwrap() < high);
+        assert_eq!(row.threshold_chosen_on.unwrap().name(), "validation");
+    }
+    let row = &report.classification["ensemble"];
+    let c = row.confusion.unwrap();
+    assert_eq!(c.true_positives + c.false_negatives, report.counts.test.abnormal);
+    let gate = report.gate.as_ref().unwrap();
+    assert_eq!(Some(gate.c_star), row.threshold);
+
+    // The gate, by hand.
+    let called = |p: f64| p >= gate.c_star;
+    let kept: usize = data
+        .test
+        .iter()
+        .map(|f| {
+            let all = &f.boxes_before_gate;
+            let p = f.p_abnormal.unwrap();
+            all.iter().filter(|b| called(p) || b.score >= 0.5).count()
+        })
+        .sum();
+    assert_eq!(report.detection["framework"].boxes, kept);
+    assert!(kept < report.detection["retinanet_mini"].boxes);
+    let ap50 = &report.detection["framework"].ap50;
+    let defined: Vec<f64> = Finding::ALL.iter().filter_map(|f| ap50[f]).collect();
+    let mean = defined.iter().sum::<f64>() / defined.len() as f64;
+    assert!((report.detection["framework"].map50.unwrap() - mean).abs() < 1e-15);
+    assert_eq!(report.provenance.bundle_hash.as_deref(), Some("3f9a1c0e5d7b"));
+    assert_eq!(report.losses[0].points, [[1.0, 2.0]]);
+}
+
+#[test]
+fn the_keys_of_report_json_are_a_contract() {
+    let report = evaluate(&made_up::make(60, 80, 10, 2)).unwrap();
+    let value = serde_json::to_value(&report).unwrap();
+    for row in ["densenet121_mini_a", "ensemble"] {
+        for key in ["auroc", "auroc_ci", "f1", "sensitivity", "specificity", "threshold"] {
+            assert!(value["classification"][row].get(key).is_some(), "{row} {key}");
+        }
+    }
+    for row in ["retinanet_mini", "framework"] {
+        assert!(value["detection"][row]["map50"].is_number());
+        assert!(value["detection"][row]["ap50"]["Osteophytes"].is_number());
+    }
+    let mut all = BTreeSet::new();
+    paths(&value, "", &mut all);
+    insta::assert_snapshot!("report_json_keys", all.into_iter().collect::<Vec<_>>().join("\n"));
+    let text = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<RunReport>(&text).unwrap(), report);
+}
+
+#[test]
+fn the_order_of_films_and_the_threads_change_nothing() {
+    let mut data = made_up::make(60, 80, 10, 3);
+    let report = evaluate(&data).unwrap();
+    data.test.reverse();
+    data.test_truth.rotate_left(17);
+    data.validation.rotate_left(5);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    assert_eq!(pool.install(|| evaluate(&data)).unwrap(), report);
+}
+
+#[test]
+fn the_paper_protocol_says_that_it_chose_on_test() {
+    let data = made_up::make(0, 80, 10, 4);
+    let test = Predictions::<Test>::new(data.test).unwrap();
+    let mut options = options();
+    options.protocol = Protocol::Paper;
+    let report = evaluate_run_as_in_the_paper(&test, &data.test_truth, &options).unwrap();
+    let value = serde_json::to_value(&report).unwrap();
+    let label = "test (as the paper did; optimistic)";
+    assert_eq!(value["classification"]["ensemble"]["threshold_chosen_on"], label);
+    assert_eq!(value["gate"]["chosen_on"], label);
+    assert_eq!(value["classification"]["ensemble"]["auroc_ci_unit"], "film");
+    assert!(report.notes[0].text.contains("optimistic"));
+    assert!(report::html(&report, &|_| None).contains(label));
+}
+
+#[test]
+fn a_frozen_threshold_is_read_from_the_records() {
+    let mut data = made_up::make(0, 60, 10, 5);
+    for film in &mut data.test {
+        film.apply_gate(&Gate::with_c_star(0.4));
+    }
+    let test = Predictions::<Test>::new(data.test.clone()).unwrap();
+    let report = evaluate_run_frozen(&test, &data.test_truth, &options()).unwrap();
+    assert_eq!(report.gate.unwrap().c_star, 0.4);
+    assert_eq!(report.classification["densenet121_mini_a"].f1, None);
+    assert!(report.classification["ensemble"].f1.is_some());
+    let kept: usize = data.test.iter().map(|f| f.boxes.len()).sum();
+    assert_eq!(report.detection["framework"].boxes, kept);
+
+    data.test[3].threshold = Some(0.41);
+    let test = Predictions::<Test>::new(data.test).unwrap();
+    let error = evaluate_run_frozen(&test, &data.test_truth, &options()).unwrap_err();
+    assert!(matches!(error, EvalError::NoFrozenThreshold { .. }), "{error}");
+}
+
+#[test]
+fn undefined_figures_are_none_and_noted() {
+    let mut data = made_up::make(40, 40, 5, 6);
+    for film in &mut data.test_truth {
+        film.abnormal = false;
+        film.boxes.clear();
+    }
+    let report = evaluate(&data).unwrap();
+    let row = &report.classification["ensemble"];
+    assert_eq!((row.auroc, row.auroc_ci, row.sensitivity), (None, None, None));
+    assert!(row.specificity.is_some());
+    assert_eq!(report.detection["framework"].map50, None);
+    assert!(report.notes.iter().any(|n| n.text.contains("AUROC is n/a")));
+    assert!(report.notes.iter().any(|n| n.text.starts_with("No box among the test films")));
+    let html = report::html(&report, &|_| None);
+    assert!(html.contains("n/a") && !html.contains("NaN"));
+
+    // Validation films of one class: no threshold, no gate, no figure at a threshold.
+    let mut data = made_up::make(40, 40, 5, 6);
+    data.validation_truth.iter_mut().for_each(|f| f.abnormal = true);
+    let report = evaluate(&data).unwrap();
+    assert!(report.gate.is_none() && !report.detection.contains_key("framework"));
+    assert_eq!(report.classification["ensemble"].f1, None);
+    assert!(report.classification["ensemble"].auroc.is_some());
+}
+
+#[test]
+fn films_without_classifier_or_boxes_still_make_a_report() {
+    let mut data = made_up::make(30, 30, 5, 8);
+    for film in data.test.iter_mut().chain(&mut data.validation) {
+        film.logits.clear();
+        film.p_abnormal = None;
+    }
+    let report = evaluate(&data).unwrap();
+    assert!(report.classification.is_empty() && report.detection.contains_key("retinanet_mini"));
+    report::html(&report, &|_| None);
+    for film in data.test.iter_mut().chain(&mut data.validation) {
+        film.boxes_before_gate.clear();
+    }
+    let report = evaluate(&data).unwrap();
+    assert_eq!(report.detection["retinanet_mini"].map50, Some(0.0));
+}
+
+#[test]
+fn inputs_that_disagree_name_the_film() {
+    type Breakage = fn(&mut made_up::MadeUp);
+    let cases: [(&str, Breakage); 12] = [
+        ("annotated for test, but no prediction is there", |d| drop(d.test.pop())),
+        ("predicted for test, but no annotation is there", |d| drop(d.test_truth.pop())),
+        ("annotated for validation, but no prediction", |d| drop(d.validation.remove(0))),
+        ("was there before (another test record)", |d| d.test.push(d.test[0].clone())),
+        ("was there before (another annotation)", |d| d.test_truth.push(d.test_truth[0].clone())),
+        ("split is validation, expected test", |d| d.test[2].split = Some(Split::Validation)),
+        ("split is missing, expected test", |d| d.test[2].split = None),
+        ("logit of densenet121_mini_a is NaN", |d| {
+            d.test[4].logits.insert("densenet121_mini_a".into(), f64::NAN);
+        }),
+        ("is inf; expected a finite number", |d| d.test[4].boxes_before_gate[0].score = f32::INFINITY),
+        ("inverted box", |d| d.test[4].boxes_before_gate[0].xyxy.x2 = -5000.0),
+        ("logits of [\"densenet121_mini_b\"], expected [\"densenet121_mini_a\"", |d| {
+            d.test[5].logits.remove("densenet121_mini_a");
+        }),
+        ("no test prediction to evaluate", |d| {
+            d.test.clear();
+            d.test_truth.clear();
+        }),
+    ];
+    for (expected, breakage) in cases {
+        let mut data = made_up::make(30, 30, 5, 9);
+        breakage(&mut data);
+        let error = evaluate(&data).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.starts_with("film ") || error.starts_with("no test"), "{error}");
+    }
+}
+
+#[test]
+fn a_study_in_two_splits_is_a_leak() {
+    let mut data = made_up::make(30, 30, 5, 10);
+    data.test_truth[7].study_id = data.validation_truth[3].study_id.clone();
+    let error = evaluate(&data).unwrap_err();
+    assert!(matches!(&error, EvalError::Leak { example, .. } if *example == data.test_truth[7].image_id));
+    assert!(error.to_string().contains("has films in validation and in test"));
+}
+
+#[test]
+fn the_page_stands_alone() {
+    let mut data = made_up::make(60, 80, 10, 11);
+    data.test[0].image = "<script>alert(1)</script>".into();
+    data.test_truth[0].image_id = data.test[0].image.clone();
+    let mut report = evaluate(&data).unwrap();
+    report.title = "Spine & <b>".into();
+    let html = report::html(&report, &|_| None);
+    assert!(html.contains("Research use only; not a medical device."));
+    assert!(html.contains("not comparable with synthetic films"));
+    assert!(html.contains("Spine &amp; &lt;b&gt;") && !html.contains("<script"));
+    for outside in ["http:", "https:", "@import", "url("] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    // Figures of the paper that were not checked against it are not printed.
+    for unchecked in ["87.29", "28.09", "28.73", "31.83"] {
+        assert!(!html.contains(unchecked), "{unchecked}");
+    }
+    assert!(html.contains("33.56") && html.contains("88.61 (87.19–90.02)"));
+}
+
+#[test]
+fn the_worst_films_come_first() {
+    let data = made_up::make(120, 160, 20, 12);
+    let report = evaluate(&data).unwrap();
+    let kinds: Vec<_> = report.cases.iter().map(|c| c.kind).collect();
+    assert!(kinds.is_sorted() && kinds.first() < kinds.last());
+    let gate = report.gate.unwrap();
+    for case in &report.cases {
+        let called = case.p_abnormal.unwrap() >= gate.c_star;
+        match case.kind {
+            run::CaseKind::MissedFilm => assert!(case.abnormal && !called),
+            run::CaseKind::FalseAlarm => assert!(!case.abnormal && called),
+            run::CaseKind::MissedBoxes => assert!(case.missed() > 0 && case.abnormal == called),
+            run::CaseKind::Right => assert!(case.missed() == 0 && case.false_boxes() == 0),
+        }
+        assert!(case.boxes.iter().all(|b| f64::from(b.score) >= report.shown_score.score));
+        let found = case.marked.iter().filter(|b| b.found).count();
+        assert_eq!(found, case.boxes.iter().filter(|b| b.right).count());
+    }
+    let missed = report.cases.iter().filter(|c| c.kind == run::CaseKind::MissedFilm);
+    assert!(missed.map(|c| c.p_abnormal.unwrap()).is_sorted());
+}
+
+#[test]
+fn records_read_from_a_file_give_the_same_report() {
+    let data = made_up::make(30, 30, 5, 13);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("predictions.jsonl");
+    let all: Vec<_> = data.validation.iter().chain(&data.test).cloned().collect();
+    records::write(&path, &all).unwrap();
+    let parts = spinexr_eval::threshold::by_split(records::read(&path).unwrap());
+    assert!(parts.train.is_empty() && parts.without.is_empty());
+    let again =
+        made_up::MadeUp { validation: parts.validation, test: parts.test, ..made_up::make(30, 30, 5, 13) };
+    assert_eq!(evaluate(&again).unwrap(), evaluate(&data).unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn the_gate_never_raises_recall(seed in any::<u64>(), c_star in 0.0f64..1.0, keep_score in 0.0f64..1.0) {
+        let data = made_up::make(0, 25, 8, seed);
+        let test = Predictions::<Test>::new(data.test).unwrap();
+        let truth = Truth::new(&data.test_truth).unwrap();
+        let recalls = |gate: Option<&Gate>| {
+            let boxes = run::box_set(&test, &truth, gate);
+            coco::evaluate(&boxes, &BoxProtocol { max_detections: usize::MAX, ..BoxProtocol::all_areas(coco::iou_paper()) })
+        };
+        let (before, after) = (recalls(None), recalls(Some(&Gate { c_star, keep_score })));
+        for (before, after) in before.iter().zip(&after) {
+            for (before, after) in before.by_iou.iter().zip(&after.by_iou) {
+                prop_assert!(after.recall <= before.recall);
+            }
+        }
+    }
+}
