@@ -22,6 +22,14 @@ pub enum ReadError {
         /// First bytes.
         found: String,
     },
+    /// Named like a DICOM file, with the content of another format.
+    #[error("{}: named like a DICOM file, but holds a {found}", path.display())]
+    NameDiffers {
+        /// File.
+        path: PathBuf,
+        /// Format of the content.
+        found: &'static str,
+    },
     /// Not a file or folder of films.
     #[error("{}: expected a film or a folder of films", path.display())]
     NoFilm {

@@ -16,10 +16,26 @@
 //!
 //! Writing makes DX images ([`write_dx`]) for synthetic films and for tests.
 
+mod attributes;
+mod codec;
+mod colour;
+mod dataset;
 mod error;
 mod film;
+mod find;
+mod lut;
+mod modality;
+pub mod npy;
 mod options;
+mod pixel_format;
+mod raster;
+mod read;
+mod standard;
+mod stored;
+mod syntax;
+mod vindr;
 mod whole_file;
+mod window;
 mod write;
 
 pub use error::{ReadError, WriteError};
@@ -27,5 +43,7 @@ pub use film::{
     Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Provenance, Radiograph, StageData, StageImage,
     VoiApplied, VoiFunction,
 };
+pub use find::find_films;
 pub use options::{Limits, Policy, ReadOptions, Stage};
+pub use read::{read_film, read_header, read_size, read_stage};
 pub use write::{DxFilm, DxSyntax, derived_uid, encode_dx, write_dx};

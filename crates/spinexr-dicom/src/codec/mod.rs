@@ -1,0 +1,106 @@
+//! One frame of Pixel Data (7FE0,0010) as samples.
+
+mod jpeg;
+mod native;
+mod rle;
+
+use crate::dataset::{DataSet, PixelLocation};
+use crate::error::ReadError;
+use crate::pixel_format::PixelFormat;
+use crate::syntax::unsupported;
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+
+const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
+
+/// Colour of decoded samples, where decoding changes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Colour {
+    /// As Photometric Interpretation (0028,0004) says.
+    AsDeclared,
+    /// RGB, converted by the codec.
+    Rgb,
+}
+
+/// Samples of one frame as the file codes them: unused bits not yet dropped, signs not yet extended.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    /// Row-major; the samples of a pixel lie together.
+    pub values: Vec<u16>,
+    pub colour: Colour,
+    /// Bits the codec itself declares, when that is a JPEG.
+    pub precision: Option<u32>,
+}
+
+/// Decodes `frame`, which must be below `format.frames`.
+pub(crate) fn decode_frame(
+    path: &Path,
+    data_set: &DataSet,
+    format: &PixelFormat,
+    frame: u32,
+    notes: &mut Vec<String>,
+) -> Result<Samples, ReadError> {
+    let syntax = &data_set.syntax;
+    let fail = |reason: String| ReadError::Pixels { path: path.into(), syntax: syntax.name.clone(), reason };
+    let encapsulating = syntax.parsed_as.is_encapsulated_pixel_data();
+    match &data_set.pixels {
+        None | Some(PixelLocation::Present) => Err(ReadError::NoPixelData { path: path.into() }),
+        Some(PixelLocation::Native(element)) if !encapsulating => {
+            native::decode(data_set, element, format, frame, notes).map_err(fail)
+        }
+        Some(PixelLocation::Native(_)) => Err(fail("expected fragments, found one native value".into())),
+        Some(PixelLocation::Encapsulated { .. }) if !encapsulating => {
+            Err(fail("expected one native value, found fragments".into()))
+        }
+        Some(PixelLocation::Encapsulated { offsets, fragments }) => {
+            if syntax.uid != RLE_LOSSLESS && !jpeg::decodes(&syntax.uid) {
+                return Err(unsupported(path, &syntax.uid));
+            }
+            let stream =
+                frame_stream(&data_set.bytes, offsets, fragments, format.frames, frame).map_err(fail)?;
+            if syntax.uid == RLE_LOSSLESS {
+                rle::decode(&stream, format).map_err(fail)
+            } else {
+                match jpeg::decode(&stream, format, &syntax.uid) {
+                    Ok(samples) => Ok(samples),
+                    Err(jpeg::JpegError::TwelveBit) => Err(unsupported(path, &syntax.uid)),
+                    Err(jpeg::JpegError::Broken(reason)) => Err(fail(reason)),
+                }
+            }
+        }
+    }
+}
+
+/// The coded bytes of one frame: its fragment, or several put together (PS3.5 A.4).
+fn frame_stream<'a>(
+    bytes: &'a [u8],
+    offsets: &[u32],
+    fragments: &[Range<usize>],
+    frames: u32,
+    frame: u32,
+) -> Result<Cow<'a, [u8]>, String> {
+    let (frames, frame) = (frames as usize, frame as usize);
+    let wanted = if fragments.is_empty() {
+        return Err("there is no fragment after the offset table".into());
+    } else if frames == 1 {
+        fragments
+    } else if fragments.len() == frames {
+        &fragments[frame..=frame]
+    } else if offsets.len() == frames {
+        // Offsets count from the first fragment's item header, which takes 8 bytes before the fragment.
+        let origin = fragments[0].start;
+        let begin = origin + offsets[frame] as usize;
+        let end = offsets.get(frame + 1).map_or(usize::MAX, |&next| origin + next as usize);
+        let first = fragments.partition_point(|f| f.start < begin);
+        let last = fragments.partition_point(|f| f.start < end);
+        fragments.get(first..last).unwrap_or_default()
+    } else {
+        return Err(format!("{} fragments for {frames} frames, and no offset table", fragments.len()));
+    };
+    match wanted {
+        [] => Err(format!("no fragment belongs to frame {frame}")),
+        [one] => Ok(Cow::Borrowed(&bytes[one.clone()])),
+        many => Ok(Cow::Owned(many.iter().flat_map(|f| &bytes[f.clone()]).copied().collect())),
+    }
+}
