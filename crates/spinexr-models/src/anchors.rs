@@ -104,8 +104,7 @@ mod tests {
 
     #[test]
     fn order_is_row_column_ratio_size() {
-        let config =
-            AnchorConfig { sizes_px: vec![vec![8.0, 16.0]], aspect_ratios: vec![1.0, 4.0] };
+        let config = AnchorConfig { sizes_px: vec![vec![8.0, 16.0]], aspect_ratios: vec![1.0, 4.0] };
         let anchors = config.generate((20, 30), &[(2, 3)]);
         assert_eq!(anchors.per_level, [2 * 3 * 4]);
         assert_eq!(anchors.boxes[0], BoxXyxy::new(-4.0, -4.0, 4.0, 4.0));
@@ -117,8 +116,7 @@ mod tests {
 
     #[test]
     fn uneven_levels_are_inconsistent() {
-        let config =
-            AnchorConfig { sizes_px: vec![vec![8.0], vec![8.0, 16.0]], aspect_ratios: vec![1.0] };
+        let config = AnchorConfig { sizes_px: vec![vec![8.0], vec![8.0, 16.0]], aspect_ratios: vec![1.0] };
         assert!(!config.is_consistent());
     }
 }

@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn a_network_has_one_task() {
         for architecture in Architecture::ALL {
-            let tasks = (architecture.classifier_config().is_some(), architecture.detector_config().is_some());
+            let tasks =
+                (architecture.classifier_config().is_some(), architecture.detector_config().is_some());
             assert!(matches!(tasks, (true, false) | (false, true)), "{architecture}");
         }
         let error = Architecture::RetinanetMini.build_classifier(1, 0, &Device::flex()).unwrap_err();
@@ -219,10 +220,7 @@ mod tests {
     #[test]
     fn a_small_input_is_refused_with_both_sizes() {
         let error = Architecture::DensenetMiniA.check_input(28, 100).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "densenet_mini_a needs an input of at least 29×29 px, found 28×100"
-        );
+        assert_eq!(error.to_string(), "densenet_mini_a needs an input of at least 29×29 px, found 28×100");
         assert!(Architecture::DensenetMiniA.check_input(29, 29).is_ok());
         assert!(Architecture::RetinanetMini.check_input(1, 1).is_ok());
     }

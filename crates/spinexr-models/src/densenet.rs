@@ -78,11 +78,7 @@ impl DenseNetConfig {
 
     /// A small network for films of about 256×176 px in one channel, trained in minutes on a CPU.
     pub fn mini_a() -> Self {
-        Self {
-            in_channels: 1,
-            pooling: Pooling::AverageAndMax,
-            ..Self::published(12, [3, 4, 4, 3], 24)
-        }
+        Self { in_channels: 1, pooling: Pooling::AverageAndMax, ..Self::published(12, [3, 4, 4, 3], 24) }
     }
 
     /// A second small network of other depth and growth, so that an ensemble has two members.
@@ -140,9 +136,8 @@ impl DenseNetConfig {
         let mut blocks = Vec::with_capacity(4);
         let mut transitions = Vec::with_capacity(3);
         for (index, layers) in self.block_config.into_iter().enumerate() {
-            let denselayer = (0..layers)
-                .map(|i| DenseLayer::new(channels + i * self.growth_rate, self, device))
-                .collect();
+            let denselayer =
+                (0..layers).map(|i| DenseLayer::new(channels + i * self.growth_rate, self, device)).collect();
             blocks.push(DenseBlock { denselayer });
             channels += layers * self.growth_rate;
             if index < 3 {
@@ -229,11 +224,7 @@ impl DenseNet {
     /// As [`DenseNet::forward`].
     pub fn features(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.features.forward(x, |_, _| {});
-        if self.final_relu {
-            self.features.norm5.forward_relu(x)
-        } else {
-            self.features.norm5.forward(x)
-        }
+        if self.final_relu { self.features.norm5.forward_relu(x) } else { self.features.norm5.forward(x) }
     }
 }
 

@@ -15,7 +15,9 @@ pub struct Normalisation {
 
 /// Why a normalisation is unusable.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("normalisation needs one finite mean and one positive standard deviation a channel, found mean {mean:?} and std {std:?}")]
+#[error(
+    "normalisation needs one finite mean and one positive standard deviation a channel, found mean {mean:?} and std {std:?}"
+)]
 pub struct NormalisationError {
     mean: Vec<f32>,
     std: Vec<f32>,
@@ -46,11 +48,7 @@ impl Normalisation {
             && self.mean.len() == self.std.len()
             && self.mean.iter().all(|m| m.is_finite())
             && self.std.iter().all(|s| s.is_finite() && *s > 0.0);
-        if fits {
-            Ok(())
-        } else {
-            Err(NormalisationError { mean: self.mean.clone(), std: self.std.clone() })
-        }
+        if fits { Ok(()) } else { Err(NormalisationError { mean: self.mean.clone(), std: self.std.clone() }) }
     }
 
     /// Normalised images.
@@ -68,9 +66,7 @@ impl Normalisation {
         }
         let device = images.device();
         let c = self.channels();
-        let row = |values: Vec<f32>| {
-            Tensor::<4>::from_data(TensorData::new(values, [1, c, 1, 1]), &device)
-        };
+        let row = |values: Vec<f32>| Tensor::<4>::from_data(TensorData::new(values, [1, c, 1, 1]), &device);
         (images - row(self.mean.clone())) / row(self.std.clone()) // [N, 1, H, W] with [1, C, 1, 1]
     }
 }
@@ -106,7 +102,12 @@ mod tests {
     fn unusable_values_are_refused() {
         assert!(Normalisation::imagenet().validate().is_ok());
         assert!(Normalisation::film().validate().is_ok());
-        for (mean, std) in [(vec![], vec![]), (vec![0.5], vec![0.0]), (vec![0.5, 0.5], vec![1.0]), (vec![f32::NAN], vec![1.0])] {
+        for (mean, std) in [
+            (vec![], vec![]),
+            (vec![0.5], vec![0.0]),
+            (vec![0.5, 0.5], vec![1.0]),
+            (vec![f32::NAN], vec![1.0]),
+        ] {
             assert!(Normalisation { mean, std }.validate().is_err());
         }
     }

@@ -144,7 +144,8 @@ impl ResNetConfig {
             let stride = if index == 0 { 1 } else { 2 };
             (0..self.layers[index])
                 .map(|i| {
-                    let block = self.block(in_channels, self.widths[index], if i == 0 { stride } else { 1 }, device);
+                    let block =
+                        self.block(in_channels, self.widths[index], if i == 0 { stride } else { 1 }, device);
                     in_channels = self.block.out_channels(self.widths[index]);
                     block
                 })

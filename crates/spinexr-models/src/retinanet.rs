@@ -85,11 +85,7 @@ impl RetinaNetConfig {
             fpn_channels: 48,
             extra_levels: ExtraLevels::None,
             anchors: AnchorConfig {
-                sizes_px: vec![
-                    vec![14.0, 18.0, 23.0],
-                    vec![29.0, 37.0, 47.0],
-                    vec![60.0, 77.0, 98.0],
-                ],
+                sizes_px: vec![vec![14.0, 18.0, 23.0], vec![29.0, 37.0, 47.0], vec![60.0, 77.0, 98.0]],
                 aspect_ratios: vec![0.5, 1.0, 2.0],
             },
             head_convs: 2,

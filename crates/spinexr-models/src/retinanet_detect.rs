@@ -61,7 +61,9 @@ impl RetinaNet {
         let [n, a, k] = output.class_logits.dims();
         assert_eq!(input_sizes.len(), n, "one size for each of {n} images");
         let read = |tensor: burn::tensor::Tensor<3>| {
-            tensor.try_into_vec_as::<f32>().expect("the network's output is a float tensor that can be read back")
+            tensor
+                .try_into_vec_as::<f32>()
+                .expect("the network's output is a float tensor that can be read back")
         };
         let logits = read(output.class_logits.clone());
         let deltas = read(output.box_deltas.clone());
@@ -150,7 +152,8 @@ mod tests {
         // Two classes; anchors 0 and 1 overlap.
         let logits = [1.0, -9.0, 2.0, 0.5, -9.0, -9.0, -9.0, 3.0];
         let found = detect_one(&logits, &[0.0; 16], 2, &anchors(), (8.0, 100.0), &ALL);
-        let brief: Vec<_> = found.iter().map(|d| (d.class, d.logit, d.xyxy.x1, d.xyxy.x2, d.xyxy.y2)).collect();
+        let brief: Vec<_> =
+            found.iter().map(|d| (d.class, d.logit, d.xyxy.x1, d.xyxy.x2, d.xyxy.y2)).collect();
         assert_eq!(brief, [(1, 3.0, 95.0, 100.0, 8.0), (0, 2.0, 1.0, 11.0, 8.0), (1, 0.5, 1.0, 11.0, 8.0)]);
     }
 

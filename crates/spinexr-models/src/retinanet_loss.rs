@@ -50,8 +50,7 @@ pub struct LossConfig {
 
 impl LossConfig {
     /// α 0.25, γ 2, L1.
-    pub const RETINANET: Self =
-        Self { focal_alpha: 0.25, focal_gamma: 2.0, regression: RegressionLoss::L1 };
+    pub const RETINANET: Self = Self { focal_alpha: 0.25, focal_gamma: 2.0, regression: RegressionLoss::L1 };
 }
 
 /// The two losses of a batch, each a tensor of one value with its graph.

@@ -154,9 +154,8 @@ pub fn state_dict<M: Module>(module: &M) -> StateDict {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
             let shape = tensor.dims().to_vec();
-            let values = tensor
-                .try_into_vec_as::<f32>()
-                .expect("a parameter is a float tensor that can be read back");
+            let values =
+                tensor.try_into_vec_as::<f32>().expect("a parameter is a float tensor that can be read back");
             self.1.insert(self.0.pytorch_name(), Entry { shape, values });
         }
     }
@@ -208,10 +207,7 @@ fn compare(names: &[NamedTensor], state: &StateDict, strictness: Strictness) -> 
 }
 
 /// `module` with new values wherever `values(name, shape)` gives some.
-pub(crate) fn map_values<M: Module>(
-    module: M,
-    values: impl Fn(&str, &[usize]) -> Option<Vec<f32>>,
-) -> M {
+pub(crate) fn map_values<M: Module>(module: M, values: impl Fn(&str, &[usize]) -> Option<Vec<f32>>) -> M {
     struct Assign<F>(Path, F);
     impl<F: Fn(&str, &[usize]) -> Option<Vec<f32>>> ModuleMapper for Assign<F> {
         fn enter_module(&mut self, name: &str, _container: &str) {
@@ -239,9 +235,7 @@ pub(crate) fn map_values<M: Module>(
 pub fn to_safetensors(state: &StateDict, metadata: BTreeMap<String, String>) -> Vec<u8> {
     let bytes: Vec<(&String, &Entry, Vec<u8>)> = state
         .iter()
-        .map(|(name, entry)| {
-            (name, entry, entry.values.iter().flat_map(|v| v.to_le_bytes()).collect())
-        })
+        .map(|(name, entry)| (name, entry, entry.values.iter().flat_map(|v| v.to_le_bytes()).collect()))
         .collect();
     let views = bytes.iter().map(|(name, entry, data)| {
         let view = TensorView::new(Dtype::F32, entry.shape.clone(), data)
@@ -283,12 +277,7 @@ pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, WeightsError> {
 /// Little-endian floats of `dtype` as f32.
 fn floats(bytes: &[u8], dtype: DType) -> Vec<f32> {
     match dtype {
-        DType::F64 => bytes
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|b| f64::from_le_bytes(*b) as f32)
-            .collect(),
+        DType::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
         DType::BF16 => bytes
             .as_chunks::<2>()
             .0
@@ -394,17 +383,14 @@ mod tests {
 
     #[test]
     fn garbage_cut_and_non_finite_bytes_are_errors() {
-        let state =
-            StateDict::from([("w".to_owned(), Entry { shape: vec![4], values: vec![1.0; 4] })]);
+        let state = StateDict::from([("w".to_owned(), Entry { shape: vec![4], values: vec![1.0; 4] })]);
         let bytes = to_safetensors(&state, BTreeMap::new());
         for cut in 0..bytes.len() {
             assert!(matches!(from_safetensors(&bytes[..cut]), Err(WeightsError::Format(_))), "{cut}");
         }
         assert!(matches!(from_safetensors(&[0xff; 300]), Err(WeightsError::Format(_))));
-        let broken = StateDict::from([(
-            "w".to_owned(),
-            Entry { shape: vec![2], values: vec![0.0, f32::NAN] },
-        )]);
+        let broken =
+            StateDict::from([("w".to_owned(), Entry { shape: vec![2], values: vec![0.0, f32::NAN] })]);
         let error = from_safetensors(&to_safetensors(&broken, BTreeMap::new())).unwrap_err();
         assert!(matches!(error, WeightsError::NotFinite { index: 1, .. }), "{error}");
     }

@@ -35,7 +35,12 @@ impl ModuleMapper for Descent<'_> {
 
 /// Four grey films with a bright rectangle each: `[4, 1, height, width]` and the rectangles.
 fn films(height: usize, width: usize) -> (Vec<f32>, Vec<[f32; 4]>) {
-    let boxes = [[8.0, 8.0, 26.0, 24.0], [60.0, 10.0, 78.0, 44.0], [20.0, 40.0, 60.0, 60.0], [70.0, 66.0, 92.0, 90.0]];
+    let boxes = [
+        [8.0, 8.0, 26.0, 24.0],
+        [60.0, 10.0, 78.0, 44.0],
+        [20.0, 40.0, 60.0, 60.0],
+        [70.0, 66.0, 92.0, 90.0],
+    ];
     let mut pixels = Vec::with_capacity(4 * height * width);
     for (film, [x1, y1, x2, y2]) in boxes.iter().enumerate() {
         for y in 0..height {
@@ -116,7 +121,10 @@ fn a_film_alone_gives_what_it_gives_in_a_batch() {
         let one = x.clone().narrow(0, film, 1);
         assert_eq!(values(classifier.forward(one.clone())), together[film..film + 1]);
         let alone = detector.forward(one);
-        assert_eq!(values(alone.class_logits), values(boxes_together.class_logits.clone().narrow(0, film, 1)));
+        assert_eq!(
+            values(alone.class_logits),
+            values(boxes_together.class_logits.clone().narrow(0, film, 1))
+        );
         assert_eq!(values(alone.box_deltas), values(boxes_together.box_deltas.clone().narrow(0, film, 1)));
     }
 }
@@ -144,10 +152,8 @@ fn background_films_and_crowded_films_have_finite_losses() {
             Target { class: i % 7, xyxy: [x, y, x + 9.0, y + 12.0] }
         })
         .collect();
-    let empty_boxes = vec![
-        Target { class: 0, xyxy: [5.0, 5.0, 5.0, 9.0] },
-        Target { class: 0, xyxy: [f32::NAN; 4] },
-    ];
+    let empty_boxes =
+        vec![Target { class: 0, xyxy: [5.0, 5.0, 5.0, 9.0] }, Target { class: 0, xyxy: [f32::NAN; 4] }];
     let loss = model.loss(&model.forward(x), &[crowd, empty_boxes]);
     assert!(loss.foreground >= 100, "{}", loss.foreground);
     assert!(loss.total().into_scalar::<f32>().is_finite());
@@ -166,7 +172,7 @@ fn a_class_beyond_the_network_is_refused() {
 fn images_of_any_size_can_be_searched() {
     let device = Device::flex();
     let model = RetinaNetConfig::mini().init(&device);
-    for (height, width) in [(1, 1), (7, 40), (33, 31), (96, 100)] {
+    for (height, width) in [(1usize, 1usize), (7, 40), (33, 31), (96, 100)] {
         let output = model.forward(Tensor::ones([1, 1, height, width], &device));
         let [_, a, k] = output.class_logits.dims();
         let places = height.next_multiple_of(32) * width.next_multiple_of(32) / 64;
@@ -220,7 +226,8 @@ fn published_networks_have_the_published_number_of_parameters() {
         names.iter().filter(|t| !t.is_statistic).map(|t| t.shape.iter().product::<usize>()).sum()
     };
     // torchvision, 1000 classes
-    let classes = |config: DenseNetConfig| trained(named_tensors(&config.with_num_classes(1000).init(&device)));
+    let classes =
+        |config: DenseNetConfig| trained(named_tensors(&config.with_num_classes(1000).init(&device)));
     assert_eq!(classes(DenseNetConfig::densenet121()), 7_978_856);
     assert_eq!(classes(DenseNetConfig::densenet169()), 14_149_480);
 }

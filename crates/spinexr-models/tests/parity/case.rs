@@ -76,7 +76,8 @@ impl Case {
         let entry = &self.manifest["inputs"][name];
         let shape: Vec<usize> =
             entry["shape"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
-        let range: Vec<f64> = entry["range"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        let range: Vec<f64> =
+            entry["range"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
         let values = formula::input(name, shape.iter().product(), range[0] as f32, range[1] as f32);
         Tensor::from_data(TensorData::new(values, shape), device)
     }
@@ -86,13 +87,9 @@ impl Case {
         let file = safetensors::SafeTensors::deserialize(&self.bytes).unwrap();
         let view = file.tensor(name).unwrap_or_else(|_| panic!("{} has no {name}", self.name));
         match view.dtype() {
-            safetensors::Dtype::F32 => view
-                .data()
-                .as_chunks::<4>()
-                .0
-                .iter()
-                .map(|b| f64::from(f32::from_le_bytes(*b)))
-                .collect(),
+            safetensors::Dtype::F32 => {
+                view.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+            }
             safetensors::Dtype::I64 => {
                 view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect()
             }
@@ -116,8 +113,7 @@ impl Case {
         let wanted_shape: Vec<usize> =
             entry["shape"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect();
         assert_eq!(shape, wanted_shape, "{}: shape of {name}", self.name);
-        let tolerance =
-            (20.0 * number("abs_noise")).max(4e-6 * number("min").abs().max(number("max").abs()));
+        let tolerance = (20.0 * number("abs_noise")).max(4e-6 * number("min").abs().max(number("max").abs()));
 
         let stored = self.stored(name);
         let found: Vec<f64> = if entry["storage"] == "sampled" {

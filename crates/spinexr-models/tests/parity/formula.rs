@@ -71,7 +71,10 @@ fn worked_examples_of_the_formula() {
     assert_eq!(SplitMix64::named("input_64").next(), Some(0x885d_173f_297f_da6a));
     assert_eq!(SplitMix64(0).take(2).collect::<Vec<_>>(), [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
     let bits = |values: Vec<f32>| values[..3].iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-    assert_eq!(bits(fill("conv1.weight", &[64, 3, 7, 7], 1.15, &[])), [0x3c72_a70f, 0x3da4_f90b, 0xbe20_8434]);
+    assert_eq!(
+        bits(fill("conv1.weight", &[64, 3, 7, 7], 1.15, &[])),
+        [0x3c72_a70f, 0x3da4_f90b, 0xbe20_8434]
+    );
     assert_eq!(bits(fill("bn1.weight", &[64], 1.0, &[])), [0x3f78_d7aa, 0x3f88_4e0c, 0x3f81_c56e]);
     assert_eq!(bits(fill("bn1.running_var", &[64], 1.0, &[])), [0x3fa9_1b91, 0x3fb2_5a2b, 0x3fbe_213e]);
     assert_eq!(input("input_a", 1, 0.0, 255.0), [183.043_09]);

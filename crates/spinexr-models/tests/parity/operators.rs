@@ -83,7 +83,11 @@ fn suppression() {
                 case.stored(&format!("{name}_{tag}{threshold:?}")).iter().map(|i| *i as usize).collect()
             };
             assert_eq!(nms(&b, &scores, threshold), wanted("nms"), "{tag}{threshold}");
-            assert_eq!(class_wise_nms(&b, &scores, &classes, threshold), wanted("batched_nms"), "{tag}{threshold}");
+            assert_eq!(
+                class_wise_nms(&b, &scores, &classes, threshold),
+                wanted("batched_nms"),
+                "{tag}{threshold}"
+            );
         }
     }
 }

@@ -17,11 +17,7 @@ fn fpn() {
         ("maxpool", 0, ExtraLevels::MaxPool, vec!["c2", "c3", "c4", "c5", "pool"]),
     ] {
         let levels = &all[first..];
-        let config = FpnConfig {
-            in_channels: levels.iter().map(|l| l.1).collect(),
-            out_channels: 48,
-            extra,
-        };
+        let config = FpnConfig { in_channels: levels.iter().map(|l| l.1).collect(), out_channels: 48, extra };
         let state = case.state(&format!("/state/{variant}"));
         let model = load_state_dict(config.init_seeded(0, &device), &state, Strictness::Exact).unwrap();
         let maps: Vec<Tensor<4>> =
