@@ -41,7 +41,9 @@ fn read(bencher: Bencher, transfer_syntax: DxSyntax, policy: Policy) {
     let film = film(transfer_syntax);
     write_dx(&path, &film).expect("a valid film");
     let options = ReadOptions { policy, ..ReadOptions::default() };
-    bencher.counter(BytesCount::of_slice(&film.pixels)).bench(|| read_film(&path, &options).expect("a valid file"));
+    bencher
+        .counter(BytesCount::of_slice(&film.pixels))
+        .bench(|| read_film(&path, &options).expect("a valid file"));
 }
 
 #[divan::bench(args = SYNTAXES, sample_count = 20)]

@@ -62,7 +62,11 @@ impl DataSet {
     /// 16-bit values of an element of VR US, SS or OW, whatever their sign.
     pub fn words(&self, element: &Element) -> Vec<u16> {
         let word = |b: &[u8]| {
-            if self.syntax.big_endian { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) }
+            if self.syntax.big_endian {
+                u16::from_be_bytes([b[0], b[1]])
+            } else {
+                u16::from_le_bytes([b[0], b[1]])
+            }
         };
         self.value(element).chunks_exact(2).map(word).collect()
     }
@@ -117,7 +121,6 @@ impl DataSet {
         }
     }
 }
-
 
 /// A decimal or integer string as a number: padding stripped, exponents allowed.
 pub(crate) fn number(text: &str) -> Option<f64> {

@@ -15,7 +15,12 @@ pub(crate) fn luma_of(rgb: [u16; 3]) -> u16 {
 }
 
 /// Luma of samples that lie together by pixel, in `bits` bits.
-pub(crate) fn luma(samples: &[u16], photometric: Photometric, palette: Option<&Palette>, bits: u32) -> Vec<i32> {
+pub(crate) fn luma(
+    samples: &[u16],
+    photometric: Photometric,
+    palette: Option<&Palette>,
+    bits: u32,
+) -> Vec<i32> {
     let mask = u16::MAX >> (16 - bits);
     match (photometric, palette) {
         (_, Some(palette)) => samples.iter().map(|&index| palette.luma(index)).collect(),

@@ -104,7 +104,13 @@ pub(crate) fn parse(
 }
 
 /// The inflated data set, cut at `cap` bytes when `complete` is false and refused above it otherwise.
-fn inflate(path: &Path, bytes: &[u8], cap: u64, complete: bool, limits: &Limits) -> Result<Vec<u8>, ReadError> {
+fn inflate(
+    path: &Path,
+    bytes: &[u8],
+    cap: u64,
+    complete: bool,
+    limits: &Limits,
+) -> Result<Vec<u8>, ReadError> {
     let mut out = Vec::new();
     let mut source = flate2::read::DeflateDecoder::new(bytes).take(cap.saturating_add(1));
     if let Err(source) = source.read_to_end(&mut out)
@@ -164,8 +170,7 @@ impl Walk<'_> {
     fn range(&self, position: u64, length: u32, what: &str) -> Result<Range<usize>, ReadError> {
         let left = (self.bytes.len() - self.start) as u64;
         if position + u64::from(length) > left {
-            let reason =
-                format!("{what} claims {length} bytes, {} are left", left.saturating_sub(position));
+            let reason = format!("{what} claims {length} bytes, {} are left", left.saturating_sub(position));
             return Err(self.error(position, reason));
         }
         let begin = self.start + position as usize;

@@ -49,9 +49,10 @@ pub fn find_films(path: &Path) -> Result<Vec<PathBuf>, ReadError> {
 }
 
 fn is_film(path: &Path) -> bool {
-    let known = path.extension().and_then(|e| e.to_str()).is_some_and(|extension| {
-        EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
-    });
+    let known = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .is_some_and(|extension| EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)));
     known || has_dicom_prefix(path)
 }
 

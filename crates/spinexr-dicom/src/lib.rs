@@ -40,8 +40,8 @@ mod write;
 
 pub use error::{ReadError, WriteError};
 pub use film::{
-    Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Provenance, Radiograph, StageData, StageImage,
-    VoiApplied, VoiFunction,
+    Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Provenance, Radiograph, StageData,
+    StageImage, VoiApplied, VoiFunction,
 };
 pub use find::find_films;
 pub use options::{Limits, Policy, ReadOptions, Stage};

@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn packed_and_short_tables() {
-        let raw = RawLut { count: 4, first: 0, bits: 8, words: vec![0x0201, 0x0403], bytes: vec![1, 2, 3, 4] };
+        let raw =
+            RawLut { count: 4, first: 0, bits: 8, words: vec![0x0201, 0x0403], bytes: vec![1, 2, 3, 4] };
         assert_eq!(raw.usable().unwrap().entries, [1, 2, 3, 4]);
         assert!(RawLut { bits: 12, ..raw.clone() }.usable().is_err());
         assert!(RawLut { bits: 0, ..raw }.usable().is_err());

@@ -16,22 +16,26 @@ pub(crate) enum Modality {
 impl Modality {
     /// The first item of the LUT sequence, else the rescale pair, else nothing.
     pub fn of(data_set: &DataSet, notes: &mut Vec<String>) -> Self {
-        if let Some(lut) = first_lut(data_set, data_set.modality_lut.as_ref(), "Modality LUT (0028,3000)", notes) {
+        if let Some(lut) =
+            first_lut(data_set, data_set.modality_lut.as_ref(), "Modality LUT (0028,3000)", notes)
+        {
             return Self::Lut(lut);
         }
         let texts = (data_set.raw_text(tags::RESCALE_SLOPE), data_set.raw_text(tags::RESCALE_INTERCEPT));
         match texts {
-            (Some(slope_text), Some(intercept_text)) => match (number(&slope_text), number(&intercept_text)) {
-                (Some(slope), Some(intercept)) if slope.is_finite() && intercept.is_finite() => {
-                    Self::Rescale { slope, intercept }
-                }
-                _ => {
-                    notes.push(format!(
+            (Some(slope_text), Some(intercept_text)) => {
+                match (number(&slope_text), number(&intercept_text)) {
+                    (Some(slope), Some(intercept)) if slope.is_finite() && intercept.is_finite() => {
+                        Self::Rescale { slope, intercept }
+                    }
+                    _ => {
+                        notes.push(format!(
                         "rescale slope {slope_text:?} and intercept {intercept_text:?} are not numbers: not used"
                     ));
-                    Self::None
+                        Self::None
+                    }
                 }
-            },
+            }
             (None, None) => Self::None,
             _ => {
                 notes.push("rescale slope or intercept missing: not used".into());
@@ -51,11 +55,9 @@ impl Modality {
     pub fn applied(&self) -> ModalityApplied {
         match self {
             Self::None => ModalityApplied::None,
-            Self::Lut(lut) => ModalityApplied::Lut {
-                entries: lut.entries.len() as u32,
-                first: lut.first,
-                bits: lut.bits,
-            },
+            Self::Lut(lut) => {
+                ModalityApplied::Lut { entries: lut.entries.len() as u32, first: lut.first, bits: lut.bits }
+            }
             Self::Rescale { slope, intercept } => {
                 ModalityApplied::Rescale { slope: *slope, intercept: *intercept }
             }

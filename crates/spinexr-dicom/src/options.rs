@@ -43,7 +43,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_file_bytes: 1 << 30, max_pixels: 100_000_000, max_inflated_bytes: 256 << 20, max_depth: 64 }
+        Self {
+            max_file_bytes: 1 << 30,
+            max_pixels: 100_000_000,
+            max_inflated_bytes: 256 << 20,
+            max_depth: 64,
+        }
     }
 }
 

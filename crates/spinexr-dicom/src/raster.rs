@@ -30,12 +30,16 @@ fn broken(path: &Path, format: Format, reason: String) -> ReadError {
 }
 
 /// Height and width, px, from the file's head.
-pub(crate) fn size(path: &Path, bytes: &[u8], format: Format, limits: &Limits) -> Result<(u32, u32), ReadError> {
-    let (width, height) = catch_unwind(|| {
-        ImageReader::with_format(Cursor::new(bytes), image_format(format)).into_dimensions()
-    })
-    .map_err(|_| broken(path, format, "the decoder gave up on a corrupt header".into()))?
-    .map_err(|e| broken(path, format, chain(&e)))?;
+pub(crate) fn size(
+    path: &Path,
+    bytes: &[u8],
+    format: Format,
+    limits: &Limits,
+) -> Result<(u32, u32), ReadError> {
+    let (width, height) =
+        catch_unwind(|| ImageReader::with_format(Cursor::new(bytes), image_format(format)).into_dimensions())
+            .map_err(|_| broken(path, format, "the decoder gave up on a corrupt header".into()))?
+            .map_err(|e| broken(path, format, chain(&e)))?;
     if height == 0 || width == 0 {
         return Err(broken(path, format, format!("{height} x {width} pixels")));
     }
@@ -57,7 +61,8 @@ pub(crate) fn decode(
 ) -> Result<Raster, ReadError> {
     let (height, width) = size(path, bytes, format, limits)?;
     let decoded = catch_unwind(|| {
-        let mut decoder = ImageReader::with_format(Cursor::new(bytes), image_format(format)).into_decoder()?;
+        let mut decoder =
+            ImageReader::with_format(Cursor::new(bytes), image_format(format)).into_decoder()?;
         let mut image_limits = image::Limits::default();
         // 16-bit RGBA, once as decoded and once in the decoder's hands.
         image_limits.max_alloc = Some(limits.max_pixels.saturating_mul(16));

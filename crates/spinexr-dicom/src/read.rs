@@ -64,7 +64,9 @@ pub fn read_size(path: &Path, limits: &Limits) -> Result<(u32, u32), ReadError> 
             Ok((rows.into(), columns.into()))
         }
         format => match raster::size(path, &head.bytes, format, limits) {
-            Err(_) if !head.complete => raster::size(path, &read_bytes(path, u64::MAX, limits)?.0, format, limits),
+            Err(_) if !head.complete => {
+                raster::size(path, &read_bytes(path, u64::MAX, limits)?.0, format, limits)
+            }
             size => size,
         },
     }
@@ -129,9 +131,8 @@ fn sniff(path: &Path, bytes: &[u8]) -> Result<Format, ReadError> {
     } else {
         None
     };
-    let named_dicom = path
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("dcm") || e.eq_ignore_ascii_case("dicom"));
+    let named_dicom =
+        path.extension().is_some_and(|e| e.eq_ignore_ascii_case("dcm") || e.eq_ignore_ascii_case("dicom"));
     match raster {
         Some((_, found)) if named_dicom => Err(ReadError::NameDiffers { path: path.into(), found }),
         Some((format, _)) => Ok(format),

@@ -21,15 +21,16 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
-    pub const NOTHING: Self = Self {
-        modality: ModalityApplied::None,
-        voi: VoiApplied::None,
-        polarity: PolarityApplied::Unchanged,
-    };
+    pub const NOTHING: Self =
+        Self { modality: ModalityApplied::None, voi: VoiApplied::None, polarity: PolarityApplied::Unchanged };
 }
 
 /// Modality value of every possible stored value.
-pub(crate) fn modality_table(data_set: &DataSet, stored: &Stored, notes: &mut Vec<String>) -> (Vec<f64>, Applied) {
+pub(crate) fn modality_table(
+    data_set: &DataSet,
+    stored: &Stored,
+    notes: &mut Vec<String>,
+) -> (Vec<f64>, Applied) {
     let modality = if stored.is_luma { Modality::None } else { Modality::of(data_set, notes) };
     let table = (0..1i32 << stored.bits).map(|i| modality.map(f64::from(stored.lowest + i))).collect();
     (table, Applied { modality: modality.applied(), ..Applied::NOTHING })
@@ -101,7 +102,11 @@ fn window_output_range(stored: &Stored, modality: &ModalityApplied) -> (f64, f64
 }
 
 /// Display value, 0 to 1 with bone bright, of every possible stored value.
-pub(crate) fn display_table(data_set: &DataSet, stored: &Stored, notes: &mut Vec<String>) -> (Vec<f32>, Applied) {
+pub(crate) fn display_table(
+    data_set: &DataSet,
+    stored: &Stored,
+    notes: &mut Vec<String>,
+) -> (Vec<f32>, Applied) {
     let (modality, applied) = modality_table(data_set, stored, notes);
     if stored.is_luma {
         let full = ((1u32 << stored.bits) - 1) as f64;
@@ -137,7 +142,8 @@ pub(crate) fn display_table(data_set: &DataSet, stored: &Stored, notes: &mut Vec
 
 /// Whether a window maps every pixel to one end.
 fn is_blank(window: &Window, modality: &[f64], counts: &[u32]) -> bool {
-    let mut outputs = modality.iter().zip(counts).filter(|&(_, &count)| count > 0).map(|(&x, _)| window.map(x));
+    let mut outputs =
+        modality.iter().zip(counts).filter(|&(_, &count)| count > 0).map(|(&x, _)| window.map(x));
     let first = outputs.next();
     outputs.all(|y| Some(y) == first)
 }

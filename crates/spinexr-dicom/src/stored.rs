@@ -6,7 +6,7 @@ use crate::colour;
 use crate::dataset::DataSet;
 use crate::error::ReadError;
 use crate::options::ReadOptions;
-use crate::pixel_format::{PixelFormat, Photometric, pixel_format};
+use crate::pixel_format::{Photometric, PixelFormat, pixel_format};
 use dicom_dictionary_std::tags;
 use std::path::Path;
 
@@ -59,7 +59,11 @@ pub(crate) fn read_stored(
         format.high_bit = bits - 1;
     }
     if options.frame >= format.frames {
-        return Err(ReadError::NoSuchFrame { path: path.into(), frame: options.frame, frames: format.frames });
+        return Err(ReadError::NoSuchFrame {
+            path: path.into(),
+            frame: options.frame,
+            frames: format.frames,
+        });
     }
     if format.frames > 1 {
         notes.push(format!("frame {} of {}", options.frame, format.frames));

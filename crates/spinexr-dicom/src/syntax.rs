@@ -48,7 +48,11 @@ fn bare_syntax(head: &[u8]) -> Option<&'static str> {
 }
 
 /// The syntax of the data set in `file`, and where the data set starts.
-pub(crate) fn detect(path: &Path, file: &[u8], notes: &mut Vec<String>) -> Result<(Syntax, usize), ReadError> {
+pub(crate) fn detect(
+    path: &Path,
+    file: &[u8],
+    notes: &mut Vec<String>,
+) -> Result<(Syntax, usize), ReadError> {
     let start = if file.get(128..132) == Some(b"DICM".as_slice()) {
         132
     } else if starts_with_meta(file) {
@@ -148,7 +152,8 @@ fn explicit_le() -> &'static TransferSyntax {
 
 /// The error for a coding that cannot be read, with the standard's name for it where there is one.
 pub(crate) fn unsupported(path: &Path, uid: &str) -> ReadError {
-    let name = TransferSyntaxRegistry.get(uid).map_or_else(|| "unknown".to_string(), |s| s.name().to_string());
+    let name =
+        TransferSyntaxRegistry.get(uid).map_or_else(|| "unknown".to_string(), |s| s.name().to_string());
     ReadError::UnsupportedTransferSyntax { path: path.into(), uid: uid.to_string(), name }
 }
 

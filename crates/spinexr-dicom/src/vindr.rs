@@ -68,7 +68,11 @@ enum Values {
 }
 
 /// pydicom's `apply_voi_lut` with the LUT preferred, on stored values.
-fn apply_voi_lut(data_set: &DataSet, stored: &Stored, counts: &[u32]) -> Result<(Values, VoiApplied), String> {
+fn apply_voi_lut(
+    data_set: &DataSet,
+    stored: &Stored,
+    counts: &[u32],
+) -> Result<(Values, VoiApplied), String> {
     let inputs = (0..1i32 << stored.bits).map(|i| stored.lowest + i);
     let plain = || {
         let values = inputs.clone().map(i64::from).collect();
@@ -119,9 +123,7 @@ fn output_range(data_set: &DataSet, stored: &Stored) -> Result<(f64, f64), Strin
     let modality_lut = data_set.modality_lut.as_ref().and_then(|item| RawLut::of(data_set, item));
     let (low, high) = match modality_lut {
         Some(lut) => (0.0, f64::from((1u32 << lut.bits.min(31)) - 1)),
-        None if stored.format.signed => {
-            (-f64::from(1u32 << (bits - 1)), f64::from((1u32 << (bits - 1)) - 1))
-        }
+        None if stored.format.signed => (-f64::from(1u32 << (bits - 1)), f64::from((1u32 << (bits - 1)) - 1)),
         None => (0.0, f64::from((1u32 << bits) - 1)),
     };
     let texts = (data_set.text(tags::RESCALE_SLOPE), data_set.text(tags::RESCALE_INTERCEPT));
@@ -159,7 +161,12 @@ fn through_lut(lut: &RawLut, inputs: impl Iterator<Item = i32>, counts: &[u32]) 
 }
 
 /// Inversion, minus the least, over the greatest, times 255, truncated: for every possible stored value.
-fn stretch(values: Values, inverted: bool, counts: &[u32], notes: &mut Vec<String>) -> Result<Vec<u8>, String> {
+fn stretch(
+    values: Values,
+    inverted: bool,
+    counts: &[u32],
+    notes: &mut Vec<String>,
+) -> Result<Vec<u8>, String> {
     let floats: Vec<f64> = match values {
         Values::Float(mut values) => {
             let (min, max) = range_of(&values, counts);
@@ -178,7 +185,9 @@ fn stretch(values: Values, inverted: bool, counts: &[u32], notes: &mut Vec<Strin
             let unused = 64 - bits;
             let out = shifted(values, inverted, counts, |v| (v << unused) >> unused);
             if range_of(&out, counts).0 < 0.0 {
-                notes.push("the range exceeds the signed type and wraps around, as in the published recipe".into());
+                notes.push(
+                    "the range exceeds the signed type and wraps around, as in the published recipe".into(),
+                );
             }
             out
         }
@@ -288,7 +297,8 @@ mod tests {
     #[test]
     fn signed_values_wrap_as_numpy_does() {
         let mut notes = vec![];
-        let table = stretch(Values::Signed(vec![-128, 0, 127], 8), false, &[1, 1, 1], &mut notes).unwrap_err();
+        let table =
+            stretch(Values::Signed(vec![-128, 0, 127], 8), false, &[1, 1, 1], &mut notes).unwrap_err();
         // 127 + 128 and 0 + 128 both wrap below zero, so that the greatest value is 0.
         assert!(table.contains("same value"));
         let table = stretch(Values::Signed(vec![-100, 0, 100], 8), false, &[1, 1, 1], &mut notes).unwrap();

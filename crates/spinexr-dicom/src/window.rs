@@ -131,7 +131,8 @@ mod tests {
         let window = Window { center: 2048.0, width: 4096.0, function: VoiFunction::Linear, repaired: false };
         assert_eq!([window.map(0.0), window.map(4095.0)], [0.0, 1.0]);
         // C.11.2.1.3.2: exact, c = 127.5, w = 255.
-        let window = Window { center: 127.5, width: 255.0, function: VoiFunction::LinearExact, repaired: false };
+        let window =
+            Window { center: 127.5, width: 255.0, function: VoiFunction::LinearExact, repaired: false };
         assert_eq!([window.map(0.0), window.map(127.5), window.map(255.0)], [0.0, 0.5, 1.0]);
     }
 
@@ -145,10 +146,17 @@ mod tests {
     }
 
     fn any_window() -> impl Strategy<Value = Window> {
-        let function =
-            prop_oneof![Just(VoiFunction::Linear), Just(VoiFunction::LinearExact), Just(VoiFunction::Sigmoid)];
-        (-5000.0..5000.0, 1.0..9000.0, function)
-            .prop_map(|(center, width, function)| Window { center, width, function, repaired: false })
+        let function = prop_oneof![
+            Just(VoiFunction::Linear),
+            Just(VoiFunction::LinearExact),
+            Just(VoiFunction::Sigmoid)
+        ];
+        (-5000.0..5000.0, 1.0..9000.0, function).prop_map(|(center, width, function)| Window {
+            center,
+            width,
+            function,
+            repaired: false,
+        })
     }
 
     proptest! {

@@ -72,7 +72,10 @@ fn every_file_of_the_collection_reads_as_listed() {
         let syntax = record["transfer_syntax"].as_str().unwrap_or("none").to_string();
         *counts.entry((syntax, verdict)).or_default() += 1;
     }
-    println!("{:26} {:>7} {:>7} {:>7} {:>11} {:>7}", "transfer syntax", "exact", "read", "refused", "unsupported", "wrong");
+    println!(
+        "{:26} {:>7} {:>7} {:>7} {:>11} {:>7}",
+        "transfer syntax", "exact", "read", "refused", "unsupported", "wrong"
+    );
     let syntaxes: std::collections::BTreeSet<_> = counts.keys().map(|(syntax, _)| syntax.clone()).collect();
     let all = [Verdict::Exact, Verdict::Read, Verdict::Refused, Verdict::Unsupported, Verdict::Wrong];
     for syntax in &syntaxes {
@@ -88,7 +91,8 @@ fn every_file_of_the_collection_reads_as_listed() {
 /// Compares one file with its record; `Err` says what differs.
 fn judge(path: &Path, record: &Value) -> Result<Verdict, String> {
     let expected = &record["expected"];
-    let accept: Vec<&str> = expected["accept"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+    let accept: Vec<&str> =
+        expected["accept"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
     let syntax = record["transfer_syntax"].as_str();
     let options = ReadOptions::default();
     // The header must never panic either, whatever it returns.
@@ -109,7 +113,8 @@ fn judge(path: &Path, record: &Value) -> Result<Verdict, String> {
     }
     if expected["color"] == true || expected["stored"].is_null() {
         for policy in [Policy::Standard, Policy::Vindr] {
-            read_stage(path, Stage::Display, &ReadOptions { policy, ..options }).map_err(|e| e.to_string())?;
+            read_stage(path, Stage::Display, &ReadOptions { policy, ..options })
+                .map_err(|e| e.to_string())?;
         }
         return Ok(Verdict::Read);
     }
@@ -184,7 +189,9 @@ fn compare(path: &Path, stored: &StageImage, expected: &Value, options: &ReadOpt
                 return Err(format!("vindr fell back although {sha} is expected"));
             }
             Some(sha) if sha != hex(pixels) => return Err("vindr pixels differ".into()),
-            None if display.provenance.fallback.is_none() => return Err("vindr fallback is not marked".into()),
+            None if display.provenance.fallback.is_none() => {
+                return Err("vindr fallback is not marked".into());
+            }
             _ => {}
         }
     }
@@ -199,7 +206,12 @@ fn compare(path: &Path, stored: &StageImage, expected: &Value, options: &ReadOpt
 }
 
 /// Compares least, greatest, mean and the samples.
-fn summary(stage: &str, values: &[f64], expected: &Value, same: impl Fn(f64, f64) -> bool) -> Result<(), String> {
+fn summary(
+    stage: &str,
+    values: &[f64],
+    expected: &Value,
+    same: impl Fn(f64, f64) -> bool,
+) -> Result<(), String> {
     let count = values.len() as f64;
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,8 +1,8 @@
 //! Broken and hostile files give errors: quickly, without a panic, without great memory.
 
 use spinexr_dicom::{
-    DxFilm, DxSyntax, Limits, Policy, ReadError, ReadOptions, Stage, encode_dx, read_film, read_header, read_size,
-    read_stage,
+    DxFilm, DxSyntax, Limits, Policy, ReadError, ReadOptions, Stage, encode_dx, read_film, read_header,
+    read_size, read_stage,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
@@ -108,7 +108,9 @@ fn lying_sizes_are_errors_before_memory_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let (rows, columns) = ([0x28, 0, 0x10, 0], [0x28, 0, 0x11, 0]);
     for transfer_syntax in [DxSyntax::ExplicitLe, DxSyntax::RleLossless, DxSyntax::JpegLossless] {
-        for (height, width) in [(97, 80), (96, 81), (0, 80), (96, 0), (9000, 9000), (60_000, 60_000), (65_535, 1)] {
+        for (height, width) in
+            [(97, 80), (96, 81), (0, 80), (96, 0), (9000, 9000), (60_000, 60_000), (65_535, 1)]
+        {
             let mut bytes = encode_dx(&film(transfer_syntax));
             set_us(&mut bytes, rows, height);
             set_us(&mut bytes, columns, width);
@@ -148,7 +150,8 @@ fn damaged_bytes_never_panic() {
                 let at = 128 + next(reach - 128);
                 bytes[at] = next(256) as u8;
             }
-            let _ = read_bounded(folder.path(), &bytes, 300 * MIB, &format!("{transfer_syntax:?} round {round}"));
+            let _ =
+                read_bounded(folder.path(), &bytes, 300 * MIB, &format!("{transfer_syntax:?} round {round}"));
         }
     }
 }

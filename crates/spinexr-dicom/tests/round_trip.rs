@@ -2,7 +2,7 @@
 
 use dicom_pixeldata::PixelDecoder;
 use spinexr_dicom::{
-    Display, DxFilm, DxSyntax, ModalityApplied, Policy, PolarityApplied, ReadOptions, Stage, StageData,
+    Display, DxFilm, DxSyntax, ModalityApplied, PolarityApplied, Policy, ReadOptions, Stage, StageData,
     VoiApplied, WriteError, encode_dx, npy, read_film, read_header, read_size, read_stage, write_dx,
 };
 use std::path::PathBuf;
@@ -49,7 +49,10 @@ fn stored_values_survive_every_syntax_and_depth() {
                 let stored = read_stage(&path, Stage::Stored, &ReadOptions::default()).unwrap();
                 let expected: Vec<i32> = film.pixels.iter().map(|&v| i32::from(v)).collect();
                 assert_eq!((stored.height, stored.width), (height as usize, width as usize));
-                assert!(stored.data == StageData::I32(expected), "{transfer_syntax:?} {bits} bits {height}x{width}");
+                assert!(
+                    stored.data == StageData::I32(expected),
+                    "{transfer_syntax:?} {bits} bits {height}x{width}"
+                );
                 assert_eq!(stored.provenance.transfer_syntax.as_deref(), Some(transfer_syntax.uid()));
                 assert_eq!(stored.provenance.notes, Vec::<String>::new());
             }
@@ -199,7 +202,11 @@ fn a_repaired_window_that_blanks_the_film_is_not_used() {
 
 #[test]
 fn the_vindr_recipe_by_hand() {
-    let film = DxFilm { monochrome1: true, windows: vec![(2048.0, 4096.0)], ..DxFilm::new(1, 3, vec![0, 1000, 4095]) };
+    let film = DxFilm {
+        monochrome1: true,
+        windows: vec![(2048.0, 4096.0)],
+        ..DxFilm::new(1, 3, vec![0, 1000, 4095])
+    };
     let (_folder, path) = written(&film);
     let read = read_film(&path, &options(Policy::Vindr)).unwrap();
     // (4095 - 1000) / 4095 * 255 = 192.7, truncated.
@@ -236,7 +243,9 @@ fn npy_holds_type_shape_and_values() {
         let head = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
         assert_eq!(head % 64, 0);
         let text = std::str::from_utf8(&bytes[10..head]).unwrap();
-        assert!(text.starts_with(&format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': (3, 5), }}")));
+        assert!(
+            text.starts_with(&format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': (3, 5), }}"))
+        );
         assert!(text.ends_with('\n'));
         assert_eq!(bytes.len() - head, 15 * width);
         if stage == Stage::Stored {
@@ -249,7 +258,8 @@ fn npy_holds_type_shape_and_values() {
 #[test]
 fn png_and_jpeg_are_films_too() {
     let folder = tempfile::tempdir().unwrap();
-    let grey16 = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(2, 2, vec![0u16, 1000, 32_768, 65_535]).unwrap();
+    let grey16 =
+        image::ImageBuffer::<image::Luma<u16>, _>::from_raw(2, 2, vec![0u16, 1000, 32_768, 65_535]).unwrap();
     let path = folder.path().join("a.png");
     grey16.save(&path).unwrap();
     let read = read_film(&path, &ReadOptions::default()).unwrap();

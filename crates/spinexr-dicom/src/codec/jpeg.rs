@@ -194,9 +194,8 @@ mod tests {
 
     #[test]
     fn the_frame_header_is_found_behind_other_segments() {
-        let stream = [
-            0xFF, 0xD8, 0xFF, 0xFE, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 12, 0, 5, 0, 7, 1, 1, 0x11, 0,
-        ];
+        let stream =
+            [0xFF, 0xD8, 0xFF, 0xFE, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 12, 0, 5, 0, 7, 1, 1, 0x11, 0];
         let expected = FrameHeader { process: 3, precision: 12, height: 5, width: 7, components: 1 };
         assert_eq!(frame_header(&stream), Ok(expected));
         for cut in 0..stream.len() - 4 {

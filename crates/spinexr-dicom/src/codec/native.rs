@@ -40,7 +40,10 @@ pub(super) fn decode(
     if halved {
         // Two pixels as Y1 Y2 Cb Cr: grey needs the first two, and zero colour difference stands for the others.
         let half = 1 << (format.bits_stored - 1);
-        values = values.chunks(4).flat_map(|b| [b[0], half, half, b.get(1).copied().unwrap_or(b[0]), half, half]).collect();
+        values = values
+            .chunks(4)
+            .flat_map(|b| [b[0], half, half, b.get(1).copied().unwrap_or(b[0]), half, half])
+            .collect();
         values.truncate(format.frame_samples());
     } else if format.planar && format.samples_per_pixel > 1 {
         values = interleave(&values, format);

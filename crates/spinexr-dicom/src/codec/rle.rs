@@ -101,8 +101,14 @@ fn unpack_grey(segment: &[u8], values: &mut [u16], shift: usize) -> usize {
 }
 
 /// As [`unpack_grey`], into every so many-th value.
-fn unpack<'a>(segment: &[u8], target: impl Iterator<Item = &'a mut u16>, shift: usize, pixels: usize) -> usize {
-    let bytes = runs(segment).flat_map(|(bytes, repeat)| bytes.iter().flat_map(move |&b| std::iter::repeat_n(b, repeat)));
+fn unpack<'a>(
+    segment: &[u8],
+    target: impl Iterator<Item = &'a mut u16>,
+    shift: usize,
+    pixels: usize,
+) -> usize {
+    let bytes = runs(segment)
+        .flat_map(|(bytes, repeat)| bytes.iter().flat_map(move |&b| std::iter::repeat_n(b, repeat)));
     let mut count = 0;
     for (value, byte) in target.zip(bytes).take(pixels) {
         *value |= u16::from(byte) << shift;
