@@ -79,8 +79,7 @@ impl Checkpoint {
     pub fn to_bytes(&self) -> Vec<u8> {
         let empty = StateDict::new();
         let ema = self.ema.as_ref().unwrap_or(&empty);
-        let parts =
-            [("model", &self.model), ("ema", ema), ("optim", &self.optimiser), ("best", &self.best)];
+        let parts = [("model", &self.model), ("ema", ema), ("optim", &self.optimiser), ("best", &self.best)];
         let stored: BTreeMap<String, (&[usize], Vec<u8>)> = parts
             .iter()
             .flat_map(|(part, state)| {
@@ -220,7 +219,10 @@ pub fn unpack_optimiser(packed: &StateDict, device: &Device) -> Result<BTreeMap<
             .and_then(|t| t.values.first())
             .ok_or_else(|| format!("optim/{name}/steps is missing"))?;
         let second = packed.get(&format!("{name}/second")).map(|t| upload(t, device));
-        state.insert(name.to_owned(), ParamState { steps: *steps as u32, first: upload(first, device), second });
+        state.insert(
+            name.to_owned(),
+            ParamState { steps: *steps as u32, first: upload(first, device), second },
+        );
     }
     Ok(state)
 }
@@ -283,7 +285,10 @@ mod tests {
                 log_bytes: 1234,
                 events_bytes: 99,
             },
-            model: StateDict::from([("a.weight".into(), tensor(&[2, 3], 0.5)), ("a.bias".into(), tensor(&[3], -1.0))]),
+            model: StateDict::from([
+                ("a.weight".into(), tensor(&[2, 3], 0.5)),
+                ("a.bias".into(), tensor(&[3], -1.0)),
+            ]),
             ema: Some(StateDict::from([("a.weight".into(), tensor(&[2, 3], 0.25))])),
             optimiser: StateDict::from([
                 ("a.weight/first".into(), tensor(&[6], 9.0)),

@@ -73,6 +73,9 @@ mod tests {
     #[test]
     fn one_class_alone_has_no_auroc() {
         assert_eq!(metrics(&[2.0, 1.0], &[true, true])["auroc"], None);
-        assert_eq!(metrics(&[f64::NAN, 1.0], &[true, false]), BTreeMap::from([("auroc".into(), None), ("bce".into(), None)]));
+        assert_eq!(
+            metrics(&[f64::NAN, 1.0], &[true, false]),
+            BTreeMap::from([("auroc".into(), None), ("bce".into(), None)])
+        );
     }
 }

@@ -187,7 +187,8 @@ impl Experiment {
     /// The experiment with one `key=value` changed; keys are dotted, values are TOML (bare words are
     /// strings). Not validated.
     fn with(&self, set: &str) -> Result<Self, ConfigError> {
-        let (key, value) = set.split_once('=').ok_or_else(|| ConfigError::SetSyntax { got: set.to_owned() })?;
+        let (key, value) =
+            set.split_once('=').ok_or_else(|| ConfigError::SetSyntax { got: set.to_owned() })?;
         let (key, value) = (key.trim(), value.trim());
         let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"))
             .ok()
@@ -210,7 +211,10 @@ impl Experiment {
             let entry = table.entry(parent).or_insert_with(|| toml::Value::Table(toml::Table::new()));
             let found = entry.type_str();
             table = entry.as_table_mut().ok_or_else(|| {
-                fault(format!("expected a table at `{parent}`, found a {found}"), nearest_key(key, known.keys()))
+                fault(
+                    format!("expected a table at `{parent}`, found a {found}"),
+                    nearest_key(key, known.keys()),
+                )
             })?;
         }
         // A key that exists with a float takes an integer too, as in the file.
@@ -311,7 +315,12 @@ impl Experiment {
         let schedule = &self.schedule;
         let total = schedule.total_steps;
         check(total > 0, "schedule.total_steps", "1 or more", total)?;
-        check(schedule.warmup_steps <= total, "schedule.warmup_steps", "at most total_steps", schedule.warmup_steps)?;
+        check(
+            schedule.warmup_steps <= total,
+            "schedule.warmup_steps",
+            "at most total_steps",
+            schedule.warmup_steps,
+        )?;
         let start = schedule.warmup_start;
         check((0.0..=1.0).contains(&start), "schedule.warmup_start", "0 to 1", start)?;
         match &schedule.decay {
@@ -339,7 +348,12 @@ impl Experiment {
             check(bound > 0.0 && bound.is_finite(), "training.clip", "a positive bound", bound)?;
         }
         if let Some(ema) = &training.ema {
-            check(ema.decay > 0.0 && ema.decay < 1.0, "training.ema.decay", "a share inside 0 to 1", ema.decay)?;
+            check(
+                ema.decay > 0.0 && ema.decay < 1.0,
+                "training.ema.decay",
+                "a share inside 0 to 1",
+                ema.decay,
+            )?;
             let fits = ema.ramp_steps >= 0.0 && ema.ramp_steps.is_finite();
             check(fits, "training.ema.ramp_steps", "0 or more", ema.ramp_steps)?;
         }
@@ -353,12 +367,19 @@ impl Experiment {
     }
 }
 
-fn check(fits: bool, key: &'static str, expected: &'static str, found: impl std::fmt::Display) -> Result<(), ConfigError> {
+fn check(
+    fits: bool,
+    key: &'static str,
+    expected: &'static str,
+    found: impl std::fmt::Display,
+) -> Result<(), ConfigError> {
     if fits { Ok(()) } else { Err(ConfigError::invalid(key, expected, found)) }
 }
 
 fn is_file_name(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && !name.starts_with('.')
+    !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && !name.starts_with('.')
 }
 
 /// Dotted keys and their values as text; arrays are one value.

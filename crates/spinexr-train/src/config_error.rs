@@ -72,7 +72,8 @@ pub(crate) fn line_of(text: &str, offset: usize) -> usize {
 
 /// For "unknown field `x`, expected one of `y`, `z`": the expected name nearest to the unknown one.
 pub(crate) fn unknown_field_hint(message: &str) -> Option<String> {
-    let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
+    let rest =
+        message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
     let mut quoted = rest.split('`');
     let unknown = quoted.next()?;
     let known: Vec<String> = quoted.skip(1).step_by(2).map(str::to_owned).collect();
@@ -110,7 +111,9 @@ mod tests {
 
     #[test]
     fn edit_distances() {
-        for (a, b, distance) in [("lr", "lr", 0), ("lr", "", 2), ("kitten", "sitting", 3), ("optimizer", "optimiser", 1)] {
+        for (a, b, distance) in
+            [("lr", "lr", 0), ("lr", "", 2), ("kitten", "sitting", 3), ("optimizer", "optimiser", 1)]
+        {
             assert_eq!(edits(a, b), distance);
             assert_eq!(edits(b, a), distance);
         }

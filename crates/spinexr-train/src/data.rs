@@ -62,7 +62,11 @@ impl TrainData {
 ///
 /// # Errors
 /// Broken annotations, a film that cannot be prepared, or a full disk.
-pub fn load(experiment: &Experiment, threads: usize, on_progress: OnProgress<'_>) -> Result<TrainData, TrainError> {
+pub fn load(
+    experiment: &Experiment,
+    threads: usize,
+    on_progress: OnProgress<'_>,
+) -> Result<TrainData, TrainError> {
     let mut dataset = vindr::read(&experiment.data.dir)?;
     split::hold_out_validation(&mut dataset, experiment.data.validation_fraction, experiment.seed)?;
     split::check_leakage(&dataset)?;

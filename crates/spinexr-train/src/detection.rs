@@ -51,13 +51,18 @@ impl Task for Detection {
         for batch in batches {
             let batch = batch?;
             let output = model.forward(normalisation.apply(images(&batch, device)));
-            let sizes: Vec<(f32, f32)> = batch.content_px.iter().map(|&(h, w)| (h as f32, w as f32)).collect();
-            for (i, detections) in model.detect(&output, &sizes, &DetectConfig::RETINANET).into_iter().enumerate() {
-                boxes.detections.extend(detections.iter().filter(|d| d.score.is_finite()).map(|d| DetectedBox {
-                    image,
-                    class: d.class,
-                    xywh: xywh(&batch.maps[i].to_film(&d.xyxy)),
-                    score: f64::from(d.score),
+            let sizes: Vec<(f32, f32)> =
+                batch.content_px.iter().map(|&(h, w)| (h as f32, w as f32)).collect();
+            for (i, detections) in
+                model.detect(&output, &sizes, &DetectConfig::RETINANET).into_iter().enumerate()
+            {
+                boxes.detections.extend(detections.iter().filter(|d| d.score.is_finite()).map(|d| {
+                    DetectedBox {
+                        image,
+                        class: d.class,
+                        xywh: xywh(&batch.maps[i].to_film(&d.xyxy)),
+                        score: f64::from(d.score),
+                    }
                 }));
                 image += 1;
             }

@@ -114,7 +114,11 @@ pub(crate) trait Task {
 /// # Errors
 /// [`TrainError`]: a folder with a run in it, a checkpoint that is damaged or of another experiment, a film
 /// that cannot be read, a loss or gradient that is not finite. Checkpoints written before remain.
-pub fn train(experiment: &Experiment, data: &TrainData, options: TrainOptions<'_>) -> Result<TrainOutcome, TrainError> {
+pub fn train(
+    experiment: &Experiment,
+    data: &TrainData,
+    options: TrainOptions<'_>,
+) -> Result<TrainOutcome, TrainError> {
     experiment.validate()?;
     match experiment.model.architecture.task() {
         TaskKind::Classification => Session::<Classification>::run(experiment, data, options),

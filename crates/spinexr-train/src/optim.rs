@@ -91,7 +91,9 @@ pub struct Optimiser {
 
 /// A group whose prefix fits no trainable parameter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("optimiser group {prefix:?}: expected the start of a trainable parameter's name, found none; names look like {example:?}")]
+#[error(
+    "optimiser group {prefix:?}: expected the start of a trainable parameter's name, found none; names look like {example:?}"
+)]
 pub struct UnusedGroup {
     /// The prefix as configured.
     pub prefix: String,

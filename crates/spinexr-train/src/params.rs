@@ -71,10 +71,7 @@ pub fn take_gradients<M: Module>(module: &M, gradients: &mut Gradients) -> BTree
 ///
 /// The value handed over is its only reference when the module is its only owner, so an engine may compute
 /// in place.
-pub fn update_tensors<M: Module>(
-    module: M,
-    update: impl FnMut(&str, Tensor<1>, bool) -> Tensor<1>,
-) -> M {
+pub fn update_tensors<M: Module>(module: M, update: impl FnMut(&str, Tensor<1>, bool) -> Tensor<1>) -> M {
     struct Writer<F> {
         names: Names,
         update: F,

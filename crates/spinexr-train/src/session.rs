@@ -13,8 +13,8 @@ use crate::params::take_gradients;
 use crate::run_dir::{RunDir, RunState};
 use crate::state::weights_hash;
 use crate::tensorboard::EventFile;
-use burn::tensor::{Device, Tensor};
 use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use spinexr_data::{FixedBatches, Loader, LoaderConfig, Sampler};
 use spinexr_models::weights::{self, StateDict};
 use std::collections::BTreeMap;
@@ -25,13 +25,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 const PREFETCH: usize = 4;
 
 /// Everything that changes during a run.
-pub(crate) struct Session<'a, T: Task> {
+pub(crate) struct Session<'a, 'e, T: Task> {
     pub(crate) experiment: &'a Experiment,
     pub(crate) data: &'a TrainData,
     pub(crate) device: Device,
     pub(crate) threads: usize,
     pub(crate) run: RunDir,
-    pub(crate) on_event: &'a mut dyn FnMut(Event),
+    pub(crate) on_event: &'e mut dyn FnMut(Event),
     pub(crate) model: T::Model,
     pub(crate) optimiser: Optimiser,
     pub(crate) ema: Option<Ema>,
@@ -45,12 +45,12 @@ pub(crate) struct Session<'a, T: Task> {
     pub(crate) earlier_s: f64,
 }
 
-impl<'a, T: Task> Session<'a, T> {
+impl<'a, 'e, T: Task> Session<'a, 'e, T> {
     /// Trains from the start, or from the last checkpoint, to the end.
     pub(crate) fn run(
         experiment: &'a Experiment,
         data: &'a TrainData,
-        options: TrainOptions<'a>,
+        options: TrainOptions<'e>,
     ) -> Result<TrainOutcome, TrainError> {
         let stop_after = options.stop_after;
         let mut session = Self::start(experiment, data, options)?;
@@ -65,19 +65,20 @@ impl<'a, T: Task> Session<'a, T> {
         let training = &self.experiment.training;
         let mut loader = self.loader()?;
         let mut pace = Pace::new();
-        while self.step < total && !self.time_is_up() {
+        let mut over = self.step == total || self.time_is_up();
+        while !over {
             if stop_after.is_some_and(|stop| self.step >= stop) {
                 self.write_checkpoint()?;
                 return Ok(RunState::Stopped);
             }
             let record = self.update(&mut loader, &mut pace)?;
             self.report(record)?;
-            let last = self.step == total || self.time_is_up();
-            if last || self.step.is_multiple_of(training.eval_every) {
+            over = self.step == total || self.time_is_up();
+            if over || self.step.is_multiple_of(training.eval_every) {
                 self.evaluate()?;
                 pace.skip();
             }
-            if last || self.step.is_multiple_of(training.checkpoint_every) {
+            if over || self.step.is_multiple_of(training.checkpoint_every) {
                 self.write_checkpoint()?;
                 pace.skip();
             }
@@ -101,7 +102,8 @@ impl<'a, T: Task> Session<'a, T> {
                 if !value.is_finite() {
                     return Err(not_finite(number, format!("loss {name}"), value.to_string(), image_ids));
                 }
-                *parts.entry(name.to_owned()).or_insert(0.0) += f64::from(value) / training.accumulation as f64;
+                *parts.entry(name.to_owned()).or_insert(0.0) +=
+                    f64::from(value) / training.accumulation as f64;
             }
             // The graph is gone after one backward pass: the parts are summed before it.
             let total = losses.into_iter().map(|(_, loss)| loss).reduce(|a, b| a + b);
@@ -117,8 +119,9 @@ impl<'a, T: Task> Session<'a, T> {
         if training.accumulation > 1 {
             clip::for_each(&mut gradients, |g| g.div_scalar(training.accumulation as f32));
         }
-        let grad_norm = clip::global_norm(&gradients)
-            .map_err(|name| not_finite(number, format!("gradient of {name}"), "not finite".into(), image_ids))?;
+        let grad_norm = clip::global_norm(&gradients).map_err(|name| {
+            not_finite(number, format!("gradient of {name}"), "not finite".into(), image_ids)
+        })?;
         clip::clip(&mut gradients, grad_norm, training.clip);
 
         let lr = self.experiment.optimiser.lr * self.experiment.schedule.factor(self.step);
@@ -174,8 +177,7 @@ impl<'a, T: Task> Session<'a, T> {
         let normalisation = &self.experiment.model.normalisation;
         let mut others = T::evaluate(&model, normalisation, batches, films, &self.device)?;
         let metric = others.remove(T::METRIC).flatten();
-        let evaluation =
-            Evaluation { step: self.step, metric_name: T::METRIC.to_owned(), metric, others };
+        let evaluation = Evaluation { step: self.step, metric_name: T::METRIC.to_owned(), metric, others };
 
         // An undefined metric is never better than a defined one; of equals the first stays.
         let best = match &self.best {

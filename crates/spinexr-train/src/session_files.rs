@@ -1,7 +1,7 @@
 //! How a session begins, is kept on the disk and taken up again.
 
-use crate::checkpoint::{Checkpoint, Evaluation, Meta, pack_optimiser, unpack_optimiser};
 use crate::checkpoint::CheckpointFault;
+use crate::checkpoint::{Checkpoint, Evaluation, Meta, pack_optimiser, unpack_optimiser};
 use crate::config::Experiment;
 use crate::data::TrainData;
 use crate::ema::Ema;
@@ -19,12 +19,12 @@ use spinexr_models::weights::{self, StateDict, Strictness};
 use std::path::Path;
 use std::time::Instant;
 
-impl<'a, T: Task> Session<'a, T> {
+impl<'a, 'e, T: Task> Session<'a, 'e, T> {
     /// A new session: from nothing, or from the last checkpoint.
     pub(crate) fn start(
         experiment: &'a Experiment,
         data: &'a TrainData,
-        options: TrainOptions<'a>,
+        options: TrainOptions<'e>,
     ) -> Result<Self, TrainError> {
         let run = RunDir::new(&options.out);
         let checkpoint = if options.resume {
@@ -78,16 +78,14 @@ impl<'a, T: Task> Session<'a, T> {
         Ok(session)
     }
 
-
     /// Puts the state of a checkpoint in place of the fresh one.
     fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
         let path = self.run.last();
         let Checkpoint { meta, model, ema, optimiser, best } = checkpoint;
         self.model = weights::load_state_dict(self.model.clone(), &model, Strictness::Exact)
             .map_err(|source| TrainError::Weights { path: path.clone(), source })?;
-        self.optimiser.state = unpack_optimiser(&optimiser, &self.device).map_err(|message| {
-            TrainError::Checkpoint { path, fault: CheckpointFault::Content(message) }
-        })?;
+        self.optimiser.state = unpack_optimiser(&optimiser, &self.device)
+            .map_err(|message| TrainError::Checkpoint { path, fault: CheckpointFault::Content(message) })?;
         if let (Some(config), Some(average)) = (self.experiment.training.ema, ema) {
             let average = average.iter().map(|(n, e)| (n.clone(), upload(e, &self.device))).collect();
             self.ema = Some(Ema::from_average(config, average));
@@ -127,7 +125,8 @@ impl<'a, T: Task> Session<'a, T> {
         let step = evaluation.step;
         let meta = Meta { step, ..self.meta()? };
         let nothing = StateDict::new();
-        Checkpoint { meta, model, ema: None, optimiser: nothing.clone(), best: nothing }.write(&self.run.best())
+        Checkpoint { meta, model, ema: None, optimiser: nothing.clone(), best: nothing }
+            .write(&self.run.best())
     }
 
     /// Where the run stands. The logs are made durable first, so that a checkpoint never points past them.

@@ -67,8 +67,7 @@ mod tests {
             StateDict::from([("a".into(), entry(&[2], &[-0.0, 1.0]))]),
             StateDict::new(),
         ];
-        let hashes: std::collections::BTreeSet<_> =
-            others.iter().chain([&base]).map(weights_hash).collect();
+        let hashes: std::collections::BTreeSet<_> = others.iter().chain([&base]).map(weights_hash).collect();
         assert_eq!(hashes.len(), 5);
         assert_eq!(weights_hash(&base), weights_hash(&base.clone()));
     }

@@ -1,0 +1,214 @@
+//! Whole runs on a few small films: repeatable, resumable, and stopped where they must be.
+
+mod films;
+
+use films::{experiment, films};
+use spinexr_train::logs::{self, Record};
+use spinexr_train::{
+    Checkpoint, Device, Event, Experiment, Manifest, RunState, TrainData, TrainError, TrainOptions,
+    TrainOutcome, train,
+};
+use std::path::Path;
+
+fn run(
+    experiment: &Experiment,
+    data: &TrainData,
+    out: &Path,
+    resume: bool,
+    stop_after: Option<u64>,
+) -> Result<TrainOutcome, TrainError> {
+    let options = TrainOptions {
+        out: out.to_owned(),
+        resume,
+        device: Device::flex(),
+        threads: 2,
+        on_event: &mut |_| {},
+        stop_after,
+    };
+    train(experiment, data, options)
+}
+
+fn log_without_times(out: &Path) -> Vec<Record> {
+    logs::read(&out.join("log.jsonl")).unwrap().into_iter().map(Record::without_times).collect()
+}
+
+fn resumed_equals_uninterrupted(architecture: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = experiment(architecture, dir.path(), &[]);
+    let data = films(dir.path(), &experiment);
+    let (whole, parted) = (dir.path().join("whole"), dir.path().join("parted"));
+
+    let expected = run(&experiment, &data, &whole, false, None).unwrap();
+    assert_eq!((expected.steps, expected.state), (12, RunState::Finished));
+    assert_eq!(expected.history.iter().map(|e| e.step).collect::<Vec<_>>(), [4, 8, 12]);
+    assert!(expected.metric.is_some(), "both kinds of films are there");
+
+    let stopped = run(&experiment, &data, &parted, false, Some(7)).unwrap();
+    assert_eq!((stopped.steps, stopped.state), (7, RunState::Stopped));
+    assert_ne!(stopped.final_weights_hash, expected.final_weights_hash);
+    // What a kill leaves behind the checkpoint: lines of steps that will be made again, half a line.
+    let log = parted.join("log.jsonl");
+    let mut text = std::fs::read_to_string(&log).unwrap();
+    text.push_str("{\"kind\":\"step\",\"step\":8");
+    std::fs::write(&log, text).unwrap();
+
+    let resumed = run(&experiment, &data, &parted, true, None).unwrap();
+    assert_eq!(resumed.final_weights_hash, expected.final_weights_hash);
+    assert_eq!(resumed.weights_hash, expected.weights_hash);
+    assert_eq!(resumed.history, expected.history);
+    assert_eq!(log_without_times(&parted), log_without_times(&whole));
+    assert_eq!(log_without_times(&whole).len(), 12 + 3);
+    let last = |out: &Path| Checkpoint::read(&out.join("checkpoints/last.ckpt")).unwrap();
+    let (a, b) = (last(&whole), last(&parted));
+    assert_eq!((&a.model, &a.ema, &a.optimiser, &a.best), (&b.model, &b.ema, &b.optimiser, &b.best));
+
+    // A finished run resumes to itself.
+    let again = run(&experiment, &data, &parted, true, None).unwrap();
+    assert_eq!(again.weights_hash, expected.weights_hash);
+    assert_eq!(log_without_times(&parted), log_without_times(&whole));
+
+    let manifest: Manifest =
+        serde_json::from_slice(&std::fs::read(parted.join("manifest.json")).unwrap()).unwrap();
+    assert_eq!(manifest.state, RunState::Finished);
+    assert_eq!(manifest.experiment, experiment);
+    assert_eq!(manifest.weights_hash, Some(expected.weights_hash));
+    let resolved = Experiment::load(&parted.join("config.toml"), &[]).unwrap();
+    assert_eq!(resolved, experiment);
+}
+
+#[test]
+fn a_resumed_classifier_equals_an_uninterrupted_one() {
+    resumed_equals_uninterrupted("densenet_mini_a");
+}
+
+#[test]
+fn a_resumed_detector_equals_an_uninterrupted_one() {
+    resumed_equals_uninterrupted("retinanet_mini");
+}
+
+#[test]
+fn one_seed_gives_one_hash_for_any_number_of_threads() {
+    for architecture in ["densenet_mini_b", "retinanet_mini"] {
+        let dir = tempfile::tempdir().unwrap();
+        let sets = ["schedule.total_steps=4", "training.accumulation=2"];
+        let experiment = experiment(architecture, dir.path(), &sets);
+        let data = films(dir.path(), &experiment);
+        let hash = |threads: usize, seed: u64| {
+            let out = dir.path().join(format!("run-{threads}-{seed}"));
+            let experiment = Experiment { seed, ..experiment.clone() };
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&experiment, &data, &out, false, None)).unwrap().final_weights_hash
+        };
+        let one = hash(1, 7);
+        assert_eq!(one, hash(3, 7), "{architecture}");
+        assert_ne!(one, hash(1, 8), "{architecture}: the seed counts");
+    }
+}
+
+#[test]
+fn training_lowers_the_loss_and_tells_its_caller() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = [
+        "schedule.total_steps=40",
+        "training.eval_every=40",
+        "training.checkpoint_every=20",
+        "augment.flip=0.0",
+    ];
+    let experiment = experiment("densenet_mini_a", dir.path(), &sets);
+    let data = films(dir.path(), &experiment);
+    let mut events = Vec::new();
+    let options = TrainOptions {
+        out: dir.path().join("run"),
+        resume: false,
+        device: Device::flex(),
+        threads: 1,
+        on_event: &mut |event| events.push(event),
+        stop_after: None,
+    };
+    let outcome = train(&experiment, &data, options).unwrap();
+    let losses: Vec<f64> =
+        events.iter().filter_map(|e| if let Event::Step(s) = e { Some(s.loss) } else { None }).collect();
+    assert_eq!(losses.len(), 40);
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+    assert!(mean(&losses[30..]) < 0.5 * mean(&losses[..10]), "{losses:?}");
+    let checkpoints: Vec<u64> = events
+        .iter()
+        .filter_map(|e| if let Event::Checkpoint { step, .. } = e { Some(*step) } else { None })
+        .collect();
+    assert_eq!(checkpoints, [0, 20, 40]);
+    assert!(events.iter().any(|e| matches!(e, Event::Evaluated { best: true, .. })));
+    assert_eq!(outcome.metric, Some(1.0), "a bright square is easy to tell");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_with_step_and_films() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["optimiser.lr=1e30", "schedule.warmup_steps=0", "training.clip=none"];
+    let experiment = experiment("densenet_mini_a", dir.path(), &sets);
+    let data = films(dir.path(), &experiment);
+    let out = dir.path().join("run");
+    let error = run(&experiment, &data, &out, false, None).unwrap_err();
+    let TrainError::NotFinite { step, ref part, ref image_ids, .. } = error else { panic!("{error}") };
+    assert!((2..=3).contains(&step), "{error}");
+    assert!(part.starts_with("loss bce") || part.starts_with("gradient of "), "{error}");
+    assert_eq!(image_ids.len(), 4);
+    let message = error.to_string();
+    assert!(message.contains(&format!("step {step}")) && message.contains(&image_ids[0]), "{message}");
+    assert!(Checkpoint::read(&out.join("checkpoints/last.ckpt")).is_ok(), "what was there before remains");
+}
+
+#[test]
+fn a_run_is_never_overwritten_nor_resumed_as_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment_a = experiment("densenet_mini_b", dir.path(), &["schedule.total_steps=2"]);
+    let data = films(dir.path(), &experiment_a);
+    let out = dir.path().join("run");
+
+    let nothing = run(&experiment_a, &data, &out, true, None).unwrap_err();
+    assert!(matches!(nothing, TrainError::NothingToResume { .. }), "{nothing}");
+    run(&experiment_a, &data, &out, false, Some(1)).unwrap();
+    let exists = run(&experiment_a, &data, &out, false, None).unwrap_err();
+    assert!(matches!(exists, TrainError::RunExists { .. }), "{exists}");
+
+    let other = experiment("densenet_mini_b", dir.path(), &["schedule.total_steps=2", "optimiser.lr=1"]);
+    let differs = run(&other, &data, &out, true, None).unwrap_err();
+    assert!(
+        matches!(&differs, TrainError::ExperimentDiffers { key, .. } if key == "optimiser.lr"),
+        "{differs}"
+    );
+
+    let mut fewer = data.clone();
+    fewer.train.pop();
+    let fewer = TrainData::new(fewer.cache, fewer.train, fewer.validation).unwrap();
+    let films_differ = run(&experiment_a, &fewer, &out, true, None).unwrap_err();
+    assert!(matches!(films_differ, TrainError::DataDiffers { .. }), "{films_differ}");
+
+    let last = out.join("checkpoints/last.ckpt");
+    let mut bytes = std::fs::read(&last).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&last, &bytes).unwrap();
+    let altered = run(&experiment_a, &data, &out, true, None).unwrap_err().to_string();
+    assert!(altered.contains("last.ckpt") && altered.contains("altered: expected SHA-256"), "{altered}");
+}
+
+#[test]
+fn frozen_layers_keep_weights_and_statistics() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["schedule.total_steps=2", "model.frozen=[\"features.conv0\", \"features.norm0\"]"];
+    let experiment_a = experiment("densenet_mini_b", dir.path(), &sets);
+    let data = films(dir.path(), &experiment_a);
+    let out = dir.path().join("run");
+    let checkpoint = |stop| {
+        run(&experiment_a, &data, &out, stop > 0, Some(stop)).unwrap();
+        Checkpoint::read(&out.join("checkpoints/last.ckpt")).unwrap().model
+    };
+    let (before, after) = (checkpoint(0), checkpoint(2));
+    for (name, tensor) in &before {
+        let frozen = name.starts_with("features.conv0.") || name.starts_with("features.norm0.");
+        assert_eq!(tensor == &after[name], frozen, "{name}");
+    }
+    let misspelt = experiment("densenet_mini_b", dir.path(), &["model.frozen=[\"features.conv1\"]"]);
+    let error = run(&misspelt, &data, &dir.path().join("other"), false, None).unwrap_err().to_string();
+    assert!(error.contains("model.frozen") && error.contains("features.conv1"), "{error}");
+}
