@@ -131,7 +131,7 @@ mod tests {
         for (from, to, expected) in [
             ("Osteophytes", "Scoliosis", "p.jsonl, line 2: unknown finding \"Scoliosis\""),
             ("0.25", "NaN", "p.jsonl, line 2: expected value"),
-            ("0.25", "1e60", "p.jsonl, line 2: score of Osteophytes is inf; expected a finite number"),
+            ("0.25", "1e60", "p.jsonl, line 2: number out of range"),
             ("0.25", "1.25", "p.jsonl, line 2: score of Osteophytes is 1.25; expected a number in [0, 1]"),
             ("[1,2,3,4]", "[3,2,1,4]", "p.jsonl, line 2: inverted box [3.0, 2.0, 1.0, 4.0]"),
             ("[1,2,3,4]", "[1,2,3]", "p.jsonl, line 2: invalid length 3"),

@@ -35,7 +35,7 @@ pub fn parse(text: &str, file: &str) -> Result<ScoreFile, EvalError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let malformed = |error: csv::Error| EvalError::Line {
         file: file.to_owned(),
-        line: error.position().map_or(1, |p| p.line() as usize),
+        line: error.position().map_or(1, |p| line_of(text, p)),
         problem: Problem::Malformed(match error.kind() {
             csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
                 format!("{len} cells, expected {expected_len} as in the header")
@@ -62,7 +62,7 @@ pub fn parse(text: &str, file: &str) -> Result<ScoreFile, EvalError> {
     let mut films: Vec<(bool, f64, String)> = Vec::new();
     for row in reader.records() {
         let row = row.map_err(malformed)?;
-        let line = row.position().map_or(1, |p| p.line() as usize);
+        let line = row.position().map_or(1, |p| line_of(text, p));
         let fail = |problem| EvalError::Line { file: file.to_owned(), line, problem };
         let id = &row[id_column];
         if id.is_empty() {
@@ -90,6 +90,13 @@ pub fn parse(text: &str, file: &str) -> Result<ScoreFile, EvalError> {
     }
     let data = LabelledScores::with_studies(films.iter().map(|f| (f.0, f.1, f.2.as_str())))?;
     Ok(ScoreFile { data, has_studies: study_column.is_some() })
+}
+
+/// The line a row stands on: the reader's position lies before the empty lines that it passes over.
+fn line_of(text: &str, position: &csv::Position) -> usize {
+    let rest = text.get(position.byte() as usize..).unwrap_or_default();
+    let empty = rest.chars().take_while(|c| matches!(c, '\n' | '\r')).filter(|c| *c == '\n').count();
+    position.line() as usize + empty
 }
 
 /// What `evaluate scores` tells.

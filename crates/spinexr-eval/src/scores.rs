@@ -36,7 +36,11 @@ impl LabelledScores {
             let problem = Problem::Length { expected: positive.len(), got: scores.len() };
             return Err(EvalError::Score { index: positive.len().min(scores.len()), problem });
         }
-        Self::build(positive.iter().zip(scores).enumerate().map(|(i, (&p, &s))| (p, s, i)).collect())
+        let mut order: Vec<(bool, f64)> = positive.iter().copied().zip(scores.iter().copied()).collect();
+        check(order.iter().map(|f| f.1))?;
+        // Numbered after sorting, so that the order of films does not show in the studies either.
+        order.sort_by(|a, b| best_first(*a, *b));
+        Self::build((0..).zip(order).map(|(i, (p, s))| (p, s, i)).collect::<Vec<(bool, f64, usize)>>())
     }
 
     /// From `(positive, score, study)` triples.
@@ -50,18 +54,11 @@ impl LabelledScores {
     }
 
     fn build<K: Ord + Clone>(mut films: Vec<(bool, f64, K)>) -> Result<Self, EvalError> {
-        for (index, (_, score, _)) in films.iter().enumerate() {
-            if !score.is_finite() {
-                let problem = Problem::NotFinite { what: "score".into(), value: *score };
-                return Err(EvalError::Score { index, problem });
-            }
-        }
+        check(films.iter().map(|f| f.1))?;
         let mut names: Vec<K> = films.iter().map(|f| f.2.clone()).collect();
         names.sort_unstable();
         names.dedup();
-        films.sort_by(|a, b| {
-            (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then(b.0.cmp(&a.0)).then_with(|| a.2.cmp(&b.2))
-        });
+        films.sort_by(|a, b| best_first((a.0, a.1), (b.0, b.1)).then_with(|| a.2.cmp(&b.2)));
         let study = films
             .iter()
             .map(|f| names.binary_search(&f.2).expect("every study is among the names") as u32)
@@ -141,6 +138,20 @@ impl LabelledScores {
             }
         }
         steps
+    }
+}
+
+/// Higher scores first, positive films before negative ones; both zeros are one score.
+fn best_first(a: (bool, f64), b: (bool, f64)) -> std::cmp::Ordering {
+    (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then(b.0.cmp(&a.0))
+}
+
+fn check(scores: impl Iterator<Item = f64>) -> Result<(), EvalError> {
+    match scores.enumerate().find(|s| !s.1.is_finite()) {
+        Some((index, value)) => {
+            Err(EvalError::Score { index, problem: Problem::NotFinite { what: "score".into(), value } })
+        }
+        None => Ok(()),
     }
 }
 

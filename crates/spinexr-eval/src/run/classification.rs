@@ -61,6 +61,9 @@ pub struct ScoreHistogram {
 
 const BINS: usize = 20;
 
+/// `[false positive rate, true positive rate]`, from the origin.
+type RocCurve = Vec<[f64; 2]>;
+
 /// The row of one scorer and its ROC curve.
 pub(super) fn evaluate(
     test: &Predictions<Test>,
@@ -68,7 +71,7 @@ pub(super) fn evaluate(
     scorer: &Scorer,
     threshold: Option<&Threshold>,
     options: &RunOptions,
-) -> Result<(ClassificationRow, Option<Vec<[f64; 2]>>), EvalError> {
+) -> Result<(ClassificationRow, Option<RocCurve>), EvalError> {
     // Logits rank films that a saturated sigmoid would tie.
     let logits = test.logits(truth, scorer)?;
     let probabilities = test.probabilities(truth, scorer)?;
