@@ -1,1 +1,27 @@
-//! Tensor operations the engine lacks or does slowly, each with its gradient
+//! Tensor operations the engine lacks or does slowly, each with its gradient.
+//!
+//! On the CPU (Burn's Flex backend, with or without autodiff) the operations run on this crate's own
+//! kernels; on any other backend they fall back to the engine's ops. The kernels are deterministic:
+//! results are the same bytes whatever the number of threads.
+//!
+//! # Code map
+//! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`]: what a model uses.
+//! - `backend`: the operations as a backend extension, with the backward steps.
+//! - `cpu`: the CPU kernels, over plain slices.
+#![warn(missing_docs)]
+
+pub mod activation;
+mod backend;
+pub mod batch_norm;
+pub mod conv2d;
+mod cpu;
+pub mod pool;
+mod running_stat;
+pub mod upsample;
+
+pub use activation::{add_relu, relu};
+pub use batch_norm::{BatchNorm2d, BatchNorm2dConfig};
+pub use conv2d::{Conv2d, Conv2dConfig, Conv2dOptions, conv2d};
+pub use pool::{MaxPool2dOptions, global_avg_pool, max_pool2d};
+pub use running_stat::RunningStat;
+pub use upsample::upsample_nearest;

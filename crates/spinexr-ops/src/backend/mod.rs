@@ -1,0 +1,127 @@
+//! The operations as an extension of Burn's backends.
+//!
+//! [`kernels::Kernels`] holds each operation and its gradient over a backend's own tensors; its default
+//! bodies compose the engine's ops, so that a new backend needs one empty `impl` and its name in the
+//! list of [`FilmOps`]. Flex has kernels of its own. [`FilmOps`] is what tensors are sent through: the
+//! engine picks the backend at run time, and on an autodiff device the `Autodiff` implementation
+//! records a backward step.
+
+mod autodiff;
+mod flex;
+pub(crate) mod kernels;
+
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Backend, Flex, backend_extension};
+
+use crate::conv2d::Conv2dOptions;
+use crate::pool::MaxPool2dOptions;
+use kernels::Kernels;
+
+/// Operations on a backend; see the functions of the same names in the public modules.
+#[backend_extension(Flex, Autodiff)]
+pub trait FilmOps: Backend {
+    /// Convolution without bias, `[N, I, H, W]` -> `[N, O, H', W']`.
+    fn op_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self>;
+
+    /// Convolution with bias (the extension macro has no optional inputs).
+    fn op_conv2d_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self>;
+
+    /// Batch norm with batch statistics: output, mean `[C]`, biased variance `[C]`.
+    fn op_norm_train(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `x * scale + shift` by channel, then ReLU if asked for.
+    fn op_channel_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        relu: bool,
+    ) -> FloatTensor<Self>;
+
+    /// `max(x, 0)`.
+    fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `max(a + b, 0)`.
+    fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Max pooling.
+    fn op_max_pool2d(x: FloatTensor<Self>, options: MaxPool2dOptions) -> FloatTensor<Self>;
+
+    /// Nearest resize to `[height, width]`.
+    fn op_upsample_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self>;
+
+    /// Mean over pixels, `[N, C, H, W]` -> `[N, C, 1, 1]`.
+    fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl FilmOps for Flex {
+    fn op_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_forward(x, weight, None, options)
+    }
+
+    fn op_conv2d_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_forward(x, weight, Some(bias), options)
+    }
+
+    fn op_norm_train(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+        relu: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        Self::norm_train(x, weight, bias, eps, relu)
+    }
+
+    fn op_channel_affine(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        relu: bool,
+    ) -> FloatTensor<Self> {
+        Self::channel_affine(x, scale, shift, relu)
+    }
+
+    fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu_forward(x)
+    }
+
+    fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::add_relu(a, b)
+    }
+
+    fn op_max_pool2d(x: FloatTensor<Self>, options: MaxPool2dOptions) -> FloatTensor<Self> {
+        Self::max_pool(x, options).0
+    }
+
+    fn op_upsample_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
+        Self::upsample_nearest(x, size)
+    }
+
+    fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::global_avg_pool(x)
+    }
+}

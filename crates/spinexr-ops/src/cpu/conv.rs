@@ -1,0 +1,254 @@
+//! Convolution and its gradients on the CPU.
+//!
+//! Work is cut into (film, group, tile) tasks. Each packs the source planes of its tile, zero-padded,
+//! into a buffer of the thread that stays in the second-level cache, and forms its sums there.
+
+use core::mem::MaybeUninit;
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::geometry::{ConvShape, Shifts, Tile};
+use super::planes::{SharedOut, pack_source, pack_target, unpack_target};
+use super::product::{POSITION_STEP, PackedWeight, accumulate, accumulate_weight_grad};
+use super::simd::Isa;
+
+/// Packed source values of a tile (192 KiB), and its sums or output gradients (128 KiB): both fit a
+/// 512 KiB second-level cache beside the weights.
+const SOURCE_BUDGET: usize = 48 << 10;
+const TARGET_BUDGET: usize = 32 << 10;
+
+/// A batch of films whose channels are contiguous; the films may lie apart, as in a slice of channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Films<'a> {
+    pub data: &'a [f32],
+    /// Values from one film to the next.
+    pub stride: usize,
+}
+
+impl<'a> Films<'a> {
+    /// `count` values of film `n` from `at`.
+    pub(crate) fn part(&self, n: usize, at: usize, count: usize) -> &'a [f32] {
+        &self.data[n * self.stride + at..][..count]
+    }
+}
+
+#[derive(Default)]
+struct Scratch {
+    source: Vec<f32>,
+    target: Vec<f32>,
+    offsets: Vec<usize>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch::default());
+}
+
+/// `out[n] = conv(x[n], weight) + bias`.
+///
+/// `weight` is `[groups * o, i, kh, kw]`, `bias` `[groups * o]`, `out` `[n, groups * o, oh, ow]`.
+pub(crate) fn forward(
+    isa: Isa,
+    shape: &ConvShape,
+    x: Films<'_>,
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    out: &mut [MaybeUninit<f32>],
+) {
+    let shape = shape.flattened();
+    let (i, o, taps) = (shape.i, shape.o, shape.kernel_taps());
+    let shifts = shape.forward();
+    let packed: Vec<_> = weight
+        .chunks_exact(o * i * taps)
+        .map(|w| PackedWeight::new(isa, o, i * taps, |row, k| w[row * i * taps + k]))
+        .collect();
+    sum_shifts(&shape, &shifts, &packed, x, i, bias, out);
+}
+
+/// Gradient for the input: `out` is `[n, groups * i, h, w]`, `dy` `[n, groups * o, oh, ow]`.
+pub(crate) fn input_grad(
+    isa: Isa,
+    shape: &ConvShape,
+    dy: Films<'_>,
+    weight: &[f32],
+    out: &mut [MaybeUninit<f32>],
+) {
+    let shape = shape.flattened();
+    let (i, o, kernel) = (shape.i, shape.o, shape.kernel_taps());
+    let phases = shape.input_grad();
+    let written: usize = phases.iter().map(|shifts| shifts.rows * shifts.cols).sum();
+    if written < shape.input[0] * shape.input[1] {
+        out.fill(MaybeUninit::new(0.0)); // pixels that no output sees
+    }
+    for shifts in phases {
+        let taps = shifts.taps.len();
+        let packed: Vec<_> = weight
+            .chunks_exact(o * i * kernel)
+            .map(|w| {
+                PackedWeight::new(isa, i, o * taps, |row, k| {
+                    let (channel, tap) = (k / taps, k % taps);
+                    w[(channel * i + row) * kernel + shifts.taps[tap].kernel_index]
+                })
+            })
+            .collect();
+        sum_shifts(&shape, &shifts, &packed, dy, o, None, out);
+    }
+}
+
+/// Sum shifted planes of `source` (`channels` a group) into `out`, weighted. Writes every pixel of the
+/// shifts' rows and columns, in every plane.
+fn sum_shifts(
+    shape: &ConvShape,
+    shifts: &Shifts,
+    weights: &[PackedWeight],
+    source: Films<'_>,
+    channels: usize,
+    bias: Option<&[f32]>,
+    out: &mut [MaybeUninit<f32>],
+) {
+    let targets = weights.first().map_or(0, PackedWeight::rows);
+    let tiling = shifts.tiling(channels, SOURCE_BUDGET, targets, TARGET_BUDGET);
+    let tiles = shifts.tiles(&tiling);
+    let source_plane = shifts.source[0] * shifts.source[1];
+    let target_plane = shifts.target[0] * shifts.target[1];
+    let out = SharedOut::new(out);
+    let tasks = shape.n * shape.groups * tiles.len();
+    (0..tasks).into_par_iter().for_each(|task| {
+        let (film, rest) = (task / (shape.groups * tiles.len()), task % (shape.groups * tiles.len()));
+        let (group, tile) = (rest / tiles.len(), &tiles[rest % tiles.len()]);
+        let weight = &weights[group];
+        let bias = bias.map(|bias| &bias[group * targets..][..targets]);
+        let layout = shifts.layout(tile, POSITION_STEP);
+        let tap_offsets = shifts.tap_offsets(&layout);
+        SCRATCH.with_borrow_mut(|scratch| {
+            let sums = targets * layout.positions;
+            if scratch.target.len() < sums {
+                scratch.target.resize(sums, 0.0);
+            }
+            for first in (0..channels).step_by(tiling.channel_block) {
+                let count = tiling.channel_block.min(channels - first);
+                let at = (group * channels + first) * source_plane;
+                let planes = source.part(film, at, count * source_plane);
+                pack_source(shifts, tile, &layout, planes, count, &mut scratch.source);
+                channel_offsets(&mut scratch.offsets, &tap_offsets, shifts, layout.plane, count);
+                accumulate(
+                    weight,
+                    first * tap_offsets.len(),
+                    &scratch.source,
+                    &scratch.offsets,
+                    &mut scratch.target[..sums],
+                    layout.positions,
+                    (first == 0).then_some(bias),
+                );
+            }
+            let at = (film * shape.groups + group) * targets * target_plane;
+            // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; tasks write
+            // different films, groups or tiles, and tiles do not overlap.
+            unsafe { unpack_target(shifts, tile, &layout, &scratch.target[..sums], targets, out, at) };
+        });
+    });
+}
+
+/// Offsets of every (channel, tap) pair, channel first.
+fn channel_offsets(
+    offsets: &mut Vec<usize>,
+    tap_offsets: &[usize],
+    shifts: &Shifts,
+    plane: usize,
+    channels: usize,
+) {
+    let channel = shifts.phases.len() * plane;
+    offsets.clear();
+    offsets.extend((0..channels).flat_map(|c| tap_offsets.iter().map(move |offset| c * channel + offset)));
+}
+
+/// Most partial sums of a weight gradient, and the memory they may take together (values).
+const MAX_PARTIALS: usize = 16;
+const PARTIAL_BUDGET: usize = 4 << 20;
+
+/// Gradient for the weight: `dw` is `[groups * o, i, kh, kw]` and is overwritten.
+///
+/// The (film, tile) pairs are cut into a fixed number of runs; each run adds up its own partial sum, and
+/// the partial sums are added in order.
+pub(crate) fn weight_grad(isa: Isa, shape: &ConvShape, x: Films<'_>, dy: Films<'_>, dw: &mut [f32]) {
+    let shape = shape.flattened();
+    let (i, o) = (shape.i, shape.o);
+    let shifts = shape.forward();
+    let taps = shifts.taps.len();
+    let size = o * i * taps;
+    dw.fill(0.0);
+    if size == 0 {
+        return;
+    }
+    // Output channels are cut too when there are too few partial sums to keep all cores busy.
+    let runs_wanted = (PARTIAL_BUDGET / (size * shape.groups)).clamp(1, MAX_PARTIALS);
+    let row_parts = (8 / runs_wanted).max(1).min(o.div_ceil(32));
+    let rows_a_part = o.div_ceil(row_parts);
+    let tiling = shifts.tiling(i, SOURCE_BUDGET, rows_a_part, TARGET_BUDGET);
+    let tiles = shifts.tiles(&tiling);
+    let items: Vec<(usize, &Tile)> =
+        (0..shape.n).flat_map(|film| tiles.iter().map(move |tile| (film, tile))).collect();
+    let runs = runs_wanted.min(items.len()).max(1);
+    let source_plane = shape.input[0] * shape.input[1];
+    let target_plane = shape.output[0] * shape.output[1];
+
+    let jobs = runs * shape.groups * row_parts;
+    let job_sum = |job: usize| {
+        let (run, rest) = (job / (shape.groups * row_parts), job % (shape.groups * row_parts));
+        let (group, part) = (rest / row_parts, rest % row_parts);
+        let first_row = (part * rows_a_part).min(o);
+        let rows = rows_a_part.min(o - first_row);
+        let mut partial = vec![0.0f32; rows * i * taps];
+        let (begin, end) = (run * items.len() / runs, (run + 1) * items.len() / runs);
+        for &(film, tile) in &items[begin..end] {
+            let layout = shifts.layout(tile, POSITION_STEP);
+            let tap_offsets = shifts.tap_offsets(&layout);
+            SCRATCH.with_borrow_mut(|scratch| {
+                let first_target = (group * o + first_row) * target_plane;
+                let grads = dy.part(film, first_target, rows * target_plane);
+                pack_target(&shifts, tile, &layout, grads, rows, &mut scratch.target);
+                for first in (0..i).step_by(tiling.channel_block) {
+                    let count = tiling.channel_block.min(i - first);
+                    let planes = x.part(film, (group * i + first) * source_plane, count * source_plane);
+                    pack_source(&shifts, tile, &layout, planes, count, &mut scratch.source);
+                    channel_offsets(&mut scratch.offsets, &tap_offsets, &shifts, layout.plane, count);
+                    accumulate_weight_grad(
+                        isa,
+                        &scratch.source,
+                        &scratch.offsets,
+                        &scratch.target,
+                        rows,
+                        layout.positions,
+                        &mut partial,
+                        i * taps,
+                        first * taps,
+                    );
+                }
+            });
+        }
+        partial
+    };
+    let partials: Vec<Vec<f32>> = (0..jobs).into_par_iter().map(job_sum).collect();
+    // Jobs are in order of run, then of rows: one run's partial sums, one after the other, are one `dw`.
+    for run in partials.chunks_exact(shape.groups * row_parts) {
+        let mut rest = &mut *dw;
+        for partial in run {
+            let (part, after) = rest.split_at_mut(partial.len());
+            for (sum, value) in part.iter_mut().zip(partial) {
+                *sum += value;
+            }
+            rest = after;
+        }
+    }
+}
+
+/// Gradient for the bias: `db[o] = sum over films and pixels of dy`.
+pub(crate) fn bias_grad(n: usize, pixels: usize, dy: Films<'_>, db: &mut [f32]) {
+    db.par_iter_mut().enumerate().for_each(|(o, sum)| {
+        let total: f64 = (0..n).map(|film| super::elementwise::sum(dy.part(film, o * pixels, pixels))).sum();
+        *sum = total as f32;
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Max pooling, global average pooling and nearest upsampling of planes.
+
+use core::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+use super::conv::Films;
+use super::elementwise::sum;
+use super::norm::Planes;
+
+/// Windows of a max pooling, `[height, width]` each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Windows {
+    pub input: [usize; 2],
+    pub output: [usize; 2],
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub padding: [usize; 2],
+}
+
+impl Windows {
+    /// Pixels of window `index` along dimension `d` that lie in the image.
+    fn range(&self, d: usize, index: usize) -> core::ops::Range<usize> {
+        let start = index * self.stride[d];
+        let end = (start + self.kernel[d]).saturating_sub(self.padding[d]).min(self.input[d]);
+        start.saturating_sub(self.padding[d])..end
+    }
+}
+
+/// Largest value of every window and its index in the input plane; the first of equals, and a NaN wins.
+pub(crate) fn max_pool(
+    planes: Planes,
+    windows: &Windows,
+    x: Films<'_>,
+    out: &mut [MaybeUninit<f32>],
+    from: &mut [i32],
+) {
+    let [oh, ow] = windows.output;
+    let width = windows.input[1];
+    out.par_chunks_mut(oh * ow).zip(from.par_chunks_mut(oh * ow)).enumerate().for_each(
+        |(plane, (out, from))| {
+            let (film, channel) = (plane / planes.c, plane % planes.c);
+            let x = x.part(film, channel * planes.pixels, planes.pixels);
+            let columns: Vec<_> = (0..ow).map(|c| windows.range(1, c)).collect();
+            for r in 0..oh {
+                let rows = windows.range(0, r);
+                let line = r * ow..(r + 1) * ow;
+                let cells = out[line.clone()].iter_mut().zip(&mut from[line]).zip(&columns);
+                for ((out, from), columns) in cells {
+                    let (mut best, mut at) = (f32::NEG_INFINITY, rows.start * width + columns.start);
+                    for y in rows.clone() {
+                        for index in y * width + columns.start..y * width + columns.end {
+                            let value = x[index];
+                            if value > best || (value.is_nan() && !best.is_nan()) {
+                                (best, at) = (value, index);
+                            }
+                        }
+                    }
+                    out.write(best);
+                    *from = at as i32;
+                }
+            }
+        },
+    );
+}
+
+/// Gradient of [`max_pool`]: every output's goes to the pixel it came from. `dx` is overwritten.
+pub(crate) fn max_pool_grad(planes: Planes, outputs: usize, dy: Films<'_>, from: &[i32], dx: &mut [f32]) {
+    dx.par_chunks_mut(planes.pixels).enumerate().for_each(|(plane, dx)| {
+        let (film, channel) = (plane / planes.c, plane % planes.c);
+        dx.fill(0.0);
+        let from = &from[plane * outputs..][..outputs];
+        for (&grad, &at) in dy.part(film, channel * outputs, outputs).iter().zip(from) {
+            dx[at as usize] += grad;
+        }
+    });
+}
+
+/// Mean of every plane.
+pub(crate) fn global_average(planes: Planes, x: Films<'_>, out: &mut [MaybeUninit<f32>]) {
+    out.par_iter_mut().with_min_len(16).enumerate().for_each(|(plane, out)| {
+        let (film, channel) = (plane / planes.c, plane % planes.c);
+        let total = sum(x.part(film, channel * planes.pixels, planes.pixels));
+        out.write((total / planes.pixels as f64) as f32);
+    });
+}
+
+/// Source index of every output index along one dimension, with the ratio in f32 as PyTorch has it.
+pub(crate) fn nearest_sources(input: usize, output: usize) -> Vec<usize> {
+    let ratio = input as f32 / output as f32;
+    (0..output).map(|i| ((i as f32 * ratio) as usize).min(input - 1)).collect()
+}
+
+/// Nearest resize of every plane.
+pub(crate) fn upsample(
+    planes: Planes,
+    width: usize,
+    rows: &[usize],
+    cols: &[usize],
+    x: Films<'_>,
+    out: &mut [MaybeUninit<f32>],
+) {
+    out.par_chunks_mut(rows.len() * cols.len()).enumerate().for_each(|(plane, out)| {
+        let (film, channel) = (plane / planes.c, plane % planes.c);
+        let x = x.part(film, channel * planes.pixels, planes.pixels);
+        for (line, &row) in out.chunks_exact_mut(cols.len()).zip(rows) {
+            let source = &x[row * width..][..width];
+            for (value, &col) in line.iter_mut().zip(cols) {
+                value.write(source[col]);
+            }
+        }
+    });
+}
+
+/// Gradient of [`upsample`]: `dx` is overwritten.
+pub(crate) fn upsample_grad(
+    planes: Planes,
+    width: usize,
+    rows: &[usize],
+    cols: &[usize],
+    dy: Films<'_>,
+    dx: &mut [f32],
+) {
+    let outputs = rows.len() * cols.len();
+    dx.par_chunks_mut(planes.pixels).enumerate().for_each(|(plane, dx)| {
+        let (film, channel) = (plane / planes.c, plane % planes.c);
+        dx.fill(0.0);
+        let dy = dy.part(film, channel * outputs, outputs);
+        for (line, &row) in dy.chunks_exact(cols.len()).zip(rows) {
+            let target = &mut dx[row * width..][..width];
+            for (&grad, &col) in line.iter().zip(cols) {
+                target[col] += grad;
+            }
+        }
+    });
+}
