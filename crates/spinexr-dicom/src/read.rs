@@ -171,7 +171,7 @@ impl Head {
 
 /// A file in memory, not yet decoded.
 enum Source<'a> {
-    Dicom { path: &'a Path, data_set: DataSet },
+    Dicom { path: &'a Path, data_set: Box<DataSet> },
     Raster { path: &'a Path, bytes: Vec<u8>, format: Format },
 }
 
@@ -181,7 +181,7 @@ impl<'a> Source<'a> {
         match sniff(path, &bytes)? {
             Format::Dicom => {
                 let data_set = parse(path, bytes, true, Extent::Whole, &options.limits)?;
-                Ok(Self::Dicom { path, data_set })
+                Ok(Self::Dicom { path, data_set: Box::new(data_set) })
             }
             format => Ok(Self::Raster { path, bytes, format }),
         }

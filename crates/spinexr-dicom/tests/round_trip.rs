@@ -1,4 +1,5 @@
 //! What the writer writes, the reader reads, and so does dicom-rs.
+#![allow(clippy::unwrap_used)] // in a helper, as in a test, it fails the test
 
 use dicom_pixeldata::PixelDecoder;
 use spinexr_dicom::{

@@ -1,13 +1,10 @@
 //! The attributes of a DX image, in ascending order of tags.
 
-use super::DxFilm;
 use super::element::{Element, Encoding, Value, decimal_string};
+use super::{DxFilm, derived_uid};
 
 /// Digital X-Ray Image Storage – For Presentation.
 const DX_FOR_PRESENTATION: &str = "1.2.840.10008.5.1.4.1.1.1.1";
-/// This implementation, derived once from the words `spinexr implementation class`.
-const IMPLEMENTATION_CLASS_UID: &str = "2.25.83914526739084120576309841225178643095";
-
 /// Preamble, prefix and file meta information (PS3.10 7.1).
 pub(super) fn preamble_and_meta(film: &DxFilm) -> Vec<u8> {
     let mut group = Vec::new();
@@ -16,7 +13,7 @@ pub(super) fn preamble_and_meta(film: &DxFilm) -> Vec<u8> {
         Element::uid(0x0002_0002, DX_FOR_PRESENTATION),
         Element::uid(0x0002_0003, film.sop_instance_uid.as_str()),
         Element::uid(0x0002_0010, film.transfer_syntax.uid()),
-        Element::uid(0x0002_0012, IMPLEMENTATION_CLASS_UID),
+        Element::uid(0x0002_0012, derived_uid(b"spinexr implementation class")),
         Element::text(0x0002_0013, "SH", "SPINEXR"),
     ] {
         element.write(Encoding::Explicit, &mut group);

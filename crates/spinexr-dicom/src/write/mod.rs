@@ -44,6 +44,11 @@ impl DxSyntax {
     }
 }
 
+/// Most pixels of a written film: the lengths in a file are 32 bits wide, and no coding here doubles the size.
+const MAX_PIXELS: u64 = 1 << 30;
+/// Most windows of a written film.
+const MAX_WINDOWS: usize = 64;
+
 /// A radiograph to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DxFilm {
@@ -147,6 +152,9 @@ impl DxFilm {
             }
         }
         let count = u64::from(self.height_px) * u64::from(self.width_px);
+        if count > MAX_PIXELS {
+            return fail("height_px, width_px", &format!("at most {MAX_PIXELS} pixels"), count.to_string());
+        }
         if self.pixels.len() as u64 != count {
             return fail("pixels", &format!("{count} values"), self.pixels.len().to_string());
         }
@@ -157,8 +165,14 @@ impl DxFilm {
         if let Some(value) = self.pixels.iter().find(|&&v| v > max) {
             return fail("pixels", &format!("values up to {max}"), value.to_string());
         }
-        if self.windows.is_empty() {
-            return fail("windows", "at least one window", "none".into());
+        if self.windows.is_empty() || self.windows.len() > MAX_WINDOWS {
+            return fail("windows", &format!("1 to {MAX_WINDOWS} windows"), self.windows.len().to_string());
+        }
+        if let Some(raw) = self.window_center_raw.as_ref().filter(|raw| raw.len() > 1024) {
+            return fail("window_center_raw", "at most 1024 bytes", raw.len().to_string());
+        }
+        if !matches!(self.sex, 'M' | 'F' | 'O') {
+            return fail("sex", "M, F or O", format!("{:?}", self.sex));
         }
         let numbers = self.windows.iter().flat_map(|&(center, width)| [center, width]);
         let numbers = numbers.chain(self.rescale.iter().flat_map(|&(slope, intercept)| [slope, intercept]));
@@ -282,7 +296,8 @@ mod tests {
     fn a_film_that_dx_cannot_hold_is_refused_by_field() {
         let good = DxFilm::new(2, 3, vec![0, 1, 2, 3, 4, 4095]);
         assert!(good.check().is_ok());
-        let cases: [(&str, DxFilm); 6] = [
+        let cases: [(&str, DxFilm); 7] = [
+            ("sex", DxFilm { sex: 'x', ..good.clone() }),
             ("pixels", DxFilm { width_px: 4, ..good.clone() }),
             ("pixels", DxFilm { bits_stored: 10, ..good.clone() }),
             ("height_px", DxFilm { height_px: 0, ..good.clone() }),
