@@ -9,8 +9,8 @@ use rand_chacha::ChaCha8Rng;
 use spinexr_core::progress::silent;
 use spinexr_core::{FilmAnnotation, Split};
 use spinexr_data::{
-    AugmentConfig, Cache, Dataset, Film, Fit, InputSize, LabelledBox, Loader, LoaderConfig, PreparedFilm, Sampler,
-    SamplerConfig, augment, cache, prepare_film,
+    AugmentConfig, Cache, Dataset, Film, Fit, InputSize, LabelledBox, Loader, LoaderConfig, PreparedFilm,
+    Sampler, SamplerConfig, augment, cache, prepare_film,
 };
 use spinexr_dicom::{Display, Policy, Radiograph, ReadOptions, read_film};
 use std::path::Path;

@@ -10,6 +10,7 @@ use crate::error::{reading, writing};
 use crate::resize::RESIZE_VERSION;
 use crate::{DataError, InputSize};
 use serde::{Deserialize, Serialize};
+use spinexr_core::whole_file;
 use spinexr_dicom::Policy;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -202,13 +203,10 @@ impl Appender {
             for record in kept {
                 text.extend(format_line(record));
             }
-            write_whole(&index_path, &text)?;
+            whole_file::write(&index_path, &text).map_err(writing(&index_path))?;
         }
-        let pixels = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&pixels_path)
-            .map_err(writing(&pixels_path))?;
+        let pixels =
+            OpenOptions::new().create(true).append(true).open(&pixels_path).map_err(writing(&pixels_path))?;
         let end = kept.iter().map(|r| r.offset + film_bytes(&header.input)).max().unwrap_or(0);
         // Cuts off pixels whose line was never written.
         pixels.set_len(end).map_err(writing(&pixels_path))?;
@@ -236,13 +234,4 @@ impl Appender {
         self.unsynced = 0;
         Ok(())
     }
-}
-
-/// Writes a file whole or not at all.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(writing(folder))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(writing(path))?;
-    file.persist(path).map_err(|e| DataError::Write { path: path.to_owned(), source: e.error })?;
-    Ok(())
 }

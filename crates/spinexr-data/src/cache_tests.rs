@@ -125,7 +125,8 @@ fn a_kill_at_any_moment_is_made_good() {
     let folder = p.cache.path().join("vindr-24x16-stretch");
     let whole = Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap();
     let hash = whole.data_hash(&annotations(&p.data)).unwrap();
-    let (index, pixels) = (fs::read(folder.join("index.log")).unwrap(), fs::read(folder.join("films.u16")).unwrap());
+    let (index, pixels) =
+        (fs::read(folder.join("index.log")).unwrap(), fs::read(folder.join("films.u16")).unwrap());
     for step in 0..40u64 {
         let dir = tempfile::tempdir().unwrap();
         let torn = dir.path().join("vindr-24x16-stretch");
@@ -178,7 +179,10 @@ fn a_cache_of_another_version_is_refused_and_made_anew() {
     let json = first[9..].replace("\"version\":1", "\"version\":99");
     fs::write(&path, format!("{:08x} {json}\n{rest}", crc32fast::hash(json.as_bytes()))).unwrap();
     let error = Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap_err();
-    assert!(matches!(&error, DataError::Layout { .. }) && error.to_string().contains("version: 99"), "{error}");
+    assert!(
+        matches!(&error, DataError::Layout { .. }) && error.to_string().contains("version: 99"),
+        "{error}"
+    );
     assert_eq!(run(&p.data, p.cache.path(), &[SMALL]).prepared, 2);
     assert_equals_films(&Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap(), &p.data);
 }

@@ -80,7 +80,9 @@ pub enum DataError {
         total: usize,
     },
     /// A study's films are spread over two splits.
-    #[error("leakage: study `{study_id}` is in {first} (film `{first_image}`) and in {second} (film `{second_image}`); expected every study in one split")]
+    #[error(
+        "leakage: study `{study_id}` is in {first} (film `{first_image}`) and in {second} (film `{second_image}`); expected every study in one split"
+    )]
     StudyInTwoSplits {
         /// The study.
         study_id: String,
@@ -94,7 +96,9 @@ pub enum DataError {
         second_image: String,
     },
     /// A patient's films are spread over two splits.
-    #[error("leakage: the patient of study `{first_study}` in {first} is also that of study `{second_study}` in {second}; expected every patient in one split")]
+    #[error(
+        "leakage: the patient of study `{first_study}` in {first} is also that of study `{second_study}` in {second}; expected every patient in one split"
+    )]
     PatientInTwoSplits {
         /// Study of the first film.
         first_study: String,
@@ -116,7 +120,9 @@ pub enum DataError {
         second: PathBuf,
     },
     /// Too few studies to take a validation split from.
-    #[error("cannot hold out {fraction} of {studies} training studies: expected at least one study on each side")]
+    #[error(
+        "cannot hold out {fraction} of {studies} training studies: expected at least one study on each side"
+    )]
     TooFewStudies {
         /// Fraction asked for.
         fraction: f64,

@@ -74,8 +74,10 @@ fn a_batch_has_the_shapes_it_names() {
 fn fixed_batches_give_every_film_once_in_order_unchanged() {
     let (cache, films, _dir) = cache(10);
     for threads in [1, 3] {
-        let batches: Vec<Batch> =
-            FixedBatches::new(Arc::clone(&cache), films.clone(), 4, threads, 2).unwrap().map(Result::unwrap).collect();
+        let batches: Vec<Batch> = FixedBatches::new(Arc::clone(&cache), films.clone(), 4, threads, 2)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         assert_eq!(batches.iter().map(|b| b.n).collect::<Vec<_>>(), [4, 4, 2]);
         let ids: Vec<&String> = batches.iter().flat_map(|b| &b.image_ids).collect();
         assert_eq!(ids, films.iter().map(|f| &f.image_id).collect::<Vec<_>>());

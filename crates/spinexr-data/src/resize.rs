@@ -170,10 +170,7 @@ impl PreparedFilm {
         let (w, h) = (self.film_width_px as f32, self.film_height_px as f32);
         boxes
             .iter()
-            .map(|b| LabelledBox {
-                class: b.label.index(),
-                xyxy: self.map.to_input(&b.xyxy.clip(w, h)),
-            })
+            .map(|b| LabelledBox { class: b.label.index(), xyxy: self.map.to_input(&b.xyxy.clip(w, h)) })
             .filter(|b| b.xyxy.width() >= min_side_px && b.xyxy.height() >= min_side_px)
             .collect()
     }

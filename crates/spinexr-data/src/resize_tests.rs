@@ -102,7 +102,8 @@ fn sides_out_of_range_are_refused() {
 
 #[test]
 fn an_input_size_reads_from_its_config_form() {
-    let input: InputSize = serde_json::from_str(r#"{"height_px":384,"width_px":256,"fit":"letterbox"}"#).unwrap();
+    let input: InputSize =
+        serde_json::from_str(r#"{"height_px":384,"width_px":256,"fit":"letterbox"}"#).unwrap();
     assert_eq!(input, letterbox(384, 256));
     let error = serde_json::from_str::<InputSize>(r#"{"height_px":384,"width_px":256,"fitt":"letterbox"}"#);
     assert!(error.unwrap_err().to_string().contains("fitt"));

@@ -126,18 +126,11 @@ pub fn repeat_factors(t: f64, films: &[FilmAnnotation]) -> Vec<f64> {
         let share = n as f64 / films.len() as f64;
         if n == 0 { 1.0 } else { (t / share).sqrt().max(1.0) }
     });
-    films
-        .iter()
-        .map(|film| film.boxes.iter().map(|b| factor[b.label.index()]).fold(1.0, f64::max))
-        .collect()
+    films.iter().map(|film| film.boxes.iter().map(|b| factor[b.label.index()]).fold(1.0, f64::max)).collect()
 }
 
 /// Scales the weights of abnormal and normal films so that abnormal ones make up `fraction`, the sum kept.
-fn set_abnormal_share(
-    weights: &mut [f64],
-    films: &[FilmAnnotation],
-    fraction: f64,
-) -> Result<(), DataError> {
+fn set_abnormal_share(weights: &mut [f64], films: &[FilmAnnotation], fraction: f64) -> Result<(), DataError> {
     let total: f64 = weights.iter().sum();
     let abnormal: f64 = weights.iter().zip(films).filter(|(_, f)| f.abnormal).map(|(w, _)| w).sum();
     let normal = total - abnormal;
@@ -154,7 +147,8 @@ fn set_abnormal_share(
         });
     }
     for (weight, film) in weights.iter_mut().zip(films) {
-        *weight *= if film.abnormal { fraction * total / abnormal } else { (1.0 - fraction) * total / normal };
+        *weight *=
+            if film.abnormal { fraction * total / abnormal } else { (1.0 - fraction) * total / normal };
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::test_films::annotation;
-use spinexr_core::{Annotation, BoxXyxy};
 use proptest::prelude::*;
+use spinexr_core::{Annotation, BoxXyxy};
 
 fn with_labels(labels: &[Finding]) -> FilmAnnotation {
     let xyxy = BoxXyxy::new(0.0, 0.0, 9.0, 9.0);
@@ -57,7 +57,8 @@ fn the_abnormal_share_is_kept() {
 #[test]
 fn orders_differ_by_seed_and_epoch() {
     let sampler = Sampler::from_weights(&[1.0; 50]).unwrap();
-    let order = |seed: u64, epoch: u64| (0..50u64).map(|i| sampler.index(seed, epoch * 50 + i)).collect::<Vec<_>>();
+    let order =
+        |seed: u64, epoch: u64| (0..50u64).map(|i| sampler.index(seed, epoch * 50 + i)).collect::<Vec<_>>();
     assert_eq!(order(1, 0), order(1, 0));
     assert_ne!(order(1, 0), order(1, 1));
     assert_ne!(order(1, 0), order(2, 0));

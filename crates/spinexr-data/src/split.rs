@@ -35,9 +35,7 @@ pub fn hold_out_validation(dataset: &mut Dataset, fraction: f64, seed: u64) -> R
             film.split = Split::Validation;
         }
     }
-    dataset.films.sort_by(|a, b| {
-        (a.split, &a.annotation.image_id).cmp(&(b.split, &b.annotation.image_id))
-    });
+    dataset.films.sort_by(|a, b| (a.split, &a.annotation.image_id).cmp(&(b.split, &b.annotation.image_id)));
     Ok(())
 }
 

@@ -49,7 +49,10 @@ fn whole_studies_are_held_out_in_the_right_proportions() {
     assert_eq!(dataset.of(Split::Test).count(), 20);
     assert!(dataset.of(Split::Test).all(|f| f.annotation.study_id.starts_with('t')));
     let with = |finding| {
-        dataset.of(Split::Validation).filter(|f| f.annotation.boxes.iter().any(|b| b.label == finding)).count()
+        dataset
+            .of(Split::Validation)
+            .filter(|f| f.annotation.boxes.iter().any(|b| b.label == finding))
+            .count()
     };
     assert_eq!(with(Finding::VertebralCollapse), 2 * 2);
     assert_eq!(with(Finding::Osteophytes), 2 * 20);

@@ -3,7 +3,7 @@
 use crate::{Dataset, Film};
 use spinexr_core::{Annotation, BoxXyxy, FilmAnnotation, Finding, Split};
 use spinexr_dicom::{
-    Display, FilmHeader, Format, ModalityApplied, Policy, PolarityApplied, Provenance, Radiograph, Stage,
+    Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Policy, Provenance, Radiograph, Stage,
     VoiApplied,
 };
 use std::path::Path;
@@ -32,7 +32,8 @@ pub(crate) fn pattern(height: usize, width: usize, seed: u64) -> Vec<u8> {
     (0..height * width)
         .map(|i| {
             let (y, x) = (i / width, i % width);
-            ((x * 3 + y * 5 + seed as usize * 37 + crate::mix::scatter2(seed, i as u64) as usize % 40) % 256) as u8
+            ((x * 3 + y * 5 + seed as usize * 37 + crate::mix::scatter2(seed, i as u64) as usize % 40) % 256)
+                as u8
         })
         .collect()
 }

@@ -82,10 +82,7 @@ pub fn read_with(dir: &Path, options: &VindrOptions) -> Result<Dataset, DataErro
 ///
 /// # Errors
 /// As [`read`], but for [`DataError::Rows`] and a data set without films.
-pub fn read_and_collect(
-    dir: &Path,
-    options: &VindrOptions,
-) -> Result<(Dataset, Vec<RowError>), DataError> {
+pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, Vec<RowError>), DataError> {
     // Says "no such folder" of the folder itself, not of a file in it.
     std::fs::read_dir(dir).map_err(reading(dir))?;
     let mut dataset = Dataset::default();

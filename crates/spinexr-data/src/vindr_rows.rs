@@ -61,7 +61,13 @@ pub(crate) fn parse(
                 if let Some(i) = film {
                     films[i].broken = true;
                 }
-                errors.push(RowError { path: path.to_owned(), line, column: column.to_owned(), expected, found });
+                errors.push(RowError {
+                    path: path.to_owned(),
+                    line,
+                    column: column.to_owned(),
+                    expected,
+                    found,
+                });
             }
         }
     }
@@ -135,8 +141,9 @@ impl<'a> Row<'a> {
         }
         let mut cells = [""; 9];
         for ((cell, &place), name) in cells.iter_mut().zip(columns).zip(COLUMNS) {
-            *cell = std::str::from_utf8(&record[place])
-                .map_err(|_| (name, "UTF-8 text".to_owned(), quote(&String::from_utf8_lossy(&record[place]))))?;
+            *cell = std::str::from_utf8(&record[place]).map_err(|_| {
+                (name, "UTF-8 text".to_owned(), quote(&String::from_utf8_lossy(&record[place])))
+            })?;
         }
         let [study_id, series_id, image_id, rad_id, lesion_type, coordinates @ ..] = cells;
         if !is_file_stem(image_id) {
@@ -232,8 +239,7 @@ impl FilmRows {
         }
         self.box_line.get_or_insert(line);
         self.annotation.abnormal = true;
-        counts.other_spelling +=
-            usize::from(row.lesion_type.eq_ignore_ascii_case("Spondylolisthesis"));
+        counts.other_spelling += usize::from(row.lesion_type.eq_ignore_ascii_case("Spondylolisthesis"));
         let label = category.finding();
         counts.folded_labels += usize::from(label.name() != category.name());
 

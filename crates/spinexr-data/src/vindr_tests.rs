@@ -38,7 +38,9 @@ fn row_error(csv: &str) -> RowError {
 fn both_parts_are_read() {
     let dir = release(
         "train",
-        &rows("s1,e1,a,rad1,Osteophytes,1,2,30.5,40\ns1,e1,a,rad1,Surgical implant,5,5,9,9\ns2,e2,b,rad2,No finding,,,,\n"),
+        &rows(
+            "s1,e1,a,rad1,Osteophytes,1,2,30.5,40\ns1,e1,a,rad1,Surgical implant,5,5,9,9\ns2,e2,b,rad2,No finding,,,,\n",
+        ),
         &["a.dicom", "b.dcm", "notes.txt", ".a.dicom"],
     );
     add_part(dir.path(), "test", &rows("s3,e3,c,rad3,Fracture,1,2,3,4\n"), &["c.dicom"]);
@@ -179,7 +181,10 @@ fn a_missing_or_repeated_column_is_named() {
     let dir = release("train", "study_id,series_id,image_id,rad_id,lesion_type,xmin,ymin,xmax\n", &[]);
     let error = read(dir.path()).unwrap_err();
     assert!(matches!(&error, DataError::MissingColumn { column, .. } if column == "ymax"), "{error}");
-    assert!(error.to_string().contains("train.csv:1") && error.to_string().contains("xmin,ymin,xmax"), "{error}");
+    assert!(
+        error.to_string().contains("train.csv:1") && error.to_string().contains("xmin,ymin,xmax"),
+        "{error}"
+    );
     let dir = release("train", &HEADER.replace("series_id", "image_id"), &[]);
     let error = read(dir.path()).unwrap_err();
     assert!(matches!(&error, DataError::MissingColumn { column, .. } if column == "series_id"), "{error}");
@@ -216,12 +221,12 @@ fn two_files_of_one_film_are_refused() {
 
 #[test]
 fn boxes_are_clipped_to_films_of_known_size() {
-    let text = "s,e,a,r,Osteophytes,10,10,500,500\ns,e,a,r,Osteophytes,40,10,60,20\ns,e,b,r,Osteophytes,1,2,900,4\n";
+    let text =
+        "s,e,a,r,Osteophytes,10,10,500,500\ns,e,a,r,Osteophytes,40,10,60,20\ns,e,b,r,Osteophytes,1,2,900,4\n";
     let dir = release("train", &rows(text), &["b.dicom"]);
     write_film(&dir.path().join("train_images/a.dicom"), 60, 40, 1);
     let mut dataset = read(dir.path()).unwrap();
-    let unreadable =
-        clip_to_films(&mut dataset, &VindrOptions::new(), &spinexr_dicom::Limits::default(), 2);
+    let unreadable = clip_to_films(&mut dataset, &VindrOptions::new(), &spinexr_dicom::Limits::default(), 2);
     assert_eq!(dataset.films[0].annotation.boxes.len(), 1, "the second box has nothing left");
     assert_eq!(dataset.films[0].annotation.boxes[0].xyxy, BoxXyxy::new(10.0, 10.0, 40.0, 60.0));
     assert!(dataset.films[0].annotation.abnormal);
