@@ -13,10 +13,11 @@
 //! The bundle hash can be had without this program:
 //! `(grep -v '^bundle_hash = ' bundle.toml; cat weights.safetensors) | sha256sum`.
 
+use crate::InferError;
 use crate::manifest::{BundleManifest, Decision, FORMAT_VERSION, ModelSpec};
 use crate::weights_file::{self, Storage};
-use crate::{InferError, whole_file};
 use sha2::{Digest, Sha256};
+use spinexr_core::whole_file;
 use spinexr_models::weights::StateDict;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -117,7 +118,12 @@ impl Bundle {
     /// # Errors
     /// As [`Bundle::load`].
     pub fn from_parts(manifest: &str, weights: &[u8], card: &str) -> Result<Self, InferError> {
-        Self::from_owned_parts(manifest.to_owned(), weights.to_vec(), card.to_owned(), "<embedded>".to_owned())
+        Self::from_owned_parts(
+            manifest.to_owned(),
+            weights.to_vec(),
+            card.to_owned(),
+            "<embedded>".to_owned(),
+        )
     }
 
     fn from_owned_parts(
@@ -157,6 +163,7 @@ impl Bundle {
                 (CARD_FILE, self.card.as_bytes()),
             ],
         )
+        .map_err(InferError::io(dir, "write the bundle"))
     }
 
     /// What the bundle says of itself.

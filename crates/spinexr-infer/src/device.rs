@@ -29,7 +29,9 @@ pub enum DeviceChoice {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// Not the name of a device.
-    #[error("unknown device {got:?}, expected one of cpu, cuda[:N], rocm[:N], wgpu[:N], vulkan[:N], metal[:N]")]
+    #[error(
+        "unknown device {got:?}, expected one of cpu, cuda[:N], rocm[:N], wgpu[:N], vulkan[:N], metal[:N]"
+    )]
     Unknown {
         /// The word given.
         got: String,
@@ -43,7 +45,9 @@ pub enum DeviceError {
         expected: &'static str,
     },
     /// The device is not compiled in.
-    #[error("device {device} is not in this build: build it with `--features {feature}`; this build has {available}")]
+    #[error(
+        "device {device} is not in this build: build it with `--features {feature}`; this build has {available}"
+    )]
     NotBuilt {
         /// The device asked for.
         device: String,
@@ -60,10 +64,9 @@ impl FromStr for DeviceChoice {
     fn from_str(word: &str) -> Result<Self, DeviceError> {
         let (name, index) = match word.split_once(':') {
             Some((name, digits)) => {
-                let index = digits.parse::<usize>().map_err(|_| DeviceError::Index {
-                    got: word.to_owned(),
-                    expected: "a number from 0",
-                })?;
+                let index = digits
+                    .parse::<usize>()
+                    .map_err(|_| DeviceError::Index { got: word.to_owned(), expected: "a number from 0" })?;
                 (name, Some(index))
             }
             None => (word, None),

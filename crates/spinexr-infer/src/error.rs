@@ -96,7 +96,9 @@ pub enum InferError {
         second: String,
     },
     /// Several bundles were given and it is not clear which threshold holds for them together.
-    #[error("{bundles} bundles are used together, but the decision threshold of {holder:?} was chosen for its own models; combine them into one bundle with a threshold chosen on validation films, or give a threshold")]
+    #[error(
+        "{bundles} bundles are used together, but the decision threshold of {holder:?} was chosen for its own models; combine them into one bundle with a threshold chosen on validation films, or give a threshold"
+    )]
     AmbiguousDecision {
         /// Number of bundles.
         bundles: usize,

@@ -158,10 +158,16 @@ mod tests {
     fn breaking_off_stops_early() {
         let items: Vec<usize> = (0..1000).collect();
         let begun = AtomicUsize::new(0);
-        map_in_order(&items, 2, 3, |_| begun.fetch_add(1, Ordering::SeqCst), |i, _| match i {
-            5 => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        });
+        map_in_order(
+            &items,
+            2,
+            3,
+            |_| begun.fetch_add(1, Ordering::SeqCst),
+            |i, _| match i {
+                5 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            },
+        );
         assert!(begun.load(Ordering::SeqCst) < 20);
     }
 

@@ -20,8 +20,7 @@ pub mod model;
 pub mod outputs;
 pub mod overlay;
 pub mod pipeline;
-mod weights_file;
-mod whole_file;
+pub mod weights_file;
 
 pub use bundle::{Bundle, BundleInfo, combine};
 pub use card::{CardFacts, CardMetric, card};

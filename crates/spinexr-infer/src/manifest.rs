@@ -186,7 +186,11 @@ impl BundleManifest {
                 return wrong("model.name", "1 to 64 letters, digits, `-`, `_`", format!("{:?}", model.name));
             }
             if !names.insert(&model.name) {
-                return wrong("model.name", "a name of its own for every model", format!("{:?} twice", model.name));
+                return wrong(
+                    "model.name",
+                    "a name of its own for every model",
+                    format!("{:?} twice", model.name),
+                );
             }
             if model.task != model.architecture.task() {
                 let expected = format!("{:?}, the task of {}", model.architecture.task(), model.architecture);

@@ -12,10 +12,11 @@
 //! A file appears when it is finished, whole.
 
 use crate::InferError;
-use crate::whole_file::WholeFile;
 use serde::{Deserialize, Serialize};
+use spinexr_core::whole_file::WholeFile;
 use spinexr_core::{Detection, FilmPrediction, Finding};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// A form of results file.
@@ -95,13 +96,14 @@ impl ResultsWriter {
     /// # Errors
     /// The folder does not exist or cannot be written to.
     pub fn create(path: &Path, format: ResultsFormat) -> Result<Self, InferError> {
-        let mut file = WholeFile::create(path)?;
+        let file = WholeFile::create(path).map_err(InferError::io(path, "create a file here"))?;
+        let mut writer = Self { format, path: path.to_owned(), file, entries: 0 };
         match format {
             ResultsFormat::Jsonl => {}
-            ResultsFormat::Csv => file.write(&csv_row(&CSV_COLUMNS.map(str::to_owned)))?,
-            ResultsFormat::Coco => file.write(b"[")?,
+            ResultsFormat::Csv => writer.put(&csv_row(&CSV_COLUMNS.map(str::to_owned)))?,
+            ResultsFormat::Coco => writer.put(b"[")?,
         }
-        Ok(Self { format, path: path.to_owned(), file, entries: 0 })
+        Ok(writer)
     }
 
     /// Adds a film.
@@ -113,15 +115,13 @@ impl ResultsWriter {
             ResultsFormat::Jsonl => {
                 let mut line = to_json(film);
                 line.push(b'\n');
-                self.file.write(&line)
+                self.put(&line)
             }
-            ResultsFormat::Csv => {
-                csv_rows(film).iter().try_for_each(|row| self.file.write(&csv_row(row)))
-            }
+            ResultsFormat::Csv => csv_rows(film).iter().try_for_each(|row| self.put(&csv_row(row))),
             ResultsFormat::Coco => {
                 for entry in coco_results(film) {
-                    self.file.write(if self.entries == 0 { b"\n" } else { b",\n" })?;
-                    self.file.write(&to_json(&entry))?;
+                    self.put(if self.entries == 0 { b"\n" } else { b",\n" })?;
+                    self.put(&to_json(&entry))?;
                     self.entries += 1;
                 }
                 Ok(())
@@ -135,10 +135,14 @@ impl ResultsWriter {
     /// The file cannot be written, synced or renamed.
     pub fn finish(mut self) -> Result<PathBuf, InferError> {
         if self.format == ResultsFormat::Coco {
-            self.file.write(b"\n]\n")?;
+            self.put(b"\n]\n")?;
         }
-        self.file.finish()?;
+        self.file.finish().map_err(InferError::io(&self.path, "write"))?;
         Ok(self.path)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), InferError> {
+        self.file.write_all(bytes).map_err(InferError::io(&self.path, "write"))
     }
 }
 
@@ -146,11 +150,7 @@ impl ResultsWriter {
 ///
 /// # Errors
 /// As [`ResultsWriter`].
-pub fn write_results(
-    path: &Path,
-    format: ResultsFormat,
-    films: &[FilmPrediction],
-) -> Result<(), InferError> {
+pub fn write_results(path: &Path, format: ResultsFormat, films: &[FilmPrediction]) -> Result<(), InferError> {
     let mut writer = ResultsWriter::create(path, format)?;
     for film in films {
         writer.add(film)?;
@@ -194,10 +194,7 @@ pub fn coco_results(film: &FilmPrediction) -> Vec<CocoResult> {
 /// others in the same order, so one walk along both finds them.
 pub fn kept_boxes(film: &FilmPrediction) -> Vec<(Detection, bool)> {
     let mut after = film.boxes.iter().peekable();
-    film.boxes_before_gate
-        .iter()
-        .map(|b| (*b, after.next_if(|kept| *kept == b).is_some()))
-        .collect()
+    film.boxes_before_gate.iter().map(|b| (*b, after.next_if(|kept| *kept == b).is_some())).collect()
 }
 
 fn csv_rows(film: &FilmPrediction) -> Vec<[String; CSV_COLUMNS.len()]> {
@@ -252,11 +249,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn film(image: &str) -> FilmPrediction {
-        let found = |label, score, x| Detection {
-            label,
-            score,
-            xyxy: BoxXyxy::new(x, 20.5, x + 30.0, 60.0),
-        };
+        let found = |label, score, x| Detection { label, score, xyxy: BoxXyxy::new(x, 20.5, x + 30.0, 60.0) };
         let mut film = FilmPrediction {
             image: image.to_owned(),
             study: "a, \"study\"".to_owned(),
@@ -328,8 +321,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("coco.json");
         write_results(&path, ResultsFormat::Coco, &[film("a"), film("b")]).unwrap();
-        let results: Vec<CocoResult> =
-            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let results: Vec<CocoResult> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(results.len(), 4);
         assert_eq!(results[0].bbox, [10.0, 20.5, 30.0, 39.5]);
         assert_eq!(results[0].category_id, 5);
@@ -342,8 +334,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("coco.json");
         write_results(&path, ResultsFormat::Coco, &[]).unwrap();
-        let results: Vec<CocoResult> =
-            serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let results: Vec<CocoResult> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert!(results.is_empty());
     }
 }

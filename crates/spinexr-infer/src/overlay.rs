@@ -1,12 +1,12 @@
 //! The picture of a prediction: the film with its boxes, the film-level result above it, and below it what
 //! the picture is and is not.
 
+use crate::InferError;
 use crate::label_layout::place_labels;
 use crate::lettering::{Area, Colour, TypeSize, fill, frame, write_line};
-use crate::{InferError, whole_file};
 use image::imageops::{FilterType, resize};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
-use spinexr_core::{Annotation, BoxXyxy, Detection, FilmPrediction, Finding};
+use spinexr_core::{Annotation, BoxXyxy, Detection, FilmPrediction, Finding, whole_file};
 use spinexr_dicom::{Display, Radiograph};
 use std::io::Cursor;
 use std::path::Path;
@@ -77,11 +77,7 @@ pub fn render(film: &Radiograph, prediction: &FilmPrediction, options: &OverlayO
 
 /// As [`render`], from a display picture of any scale; boxes are scaled from the film size in the
 /// prediction.
-pub fn render_picture(
-    film: &GrayImage,
-    prediction: &FilmPrediction,
-    options: &OverlayOptions,
-) -> RgbImage {
+pub fn render_picture(film: &GrayImage, prediction: &FilmPrediction, options: &OverlayOptions) -> RgbImage {
     let longer = film.width().max(film.height()).max(1);
     let side = longer.clamp(options.min_side_px.min(options.max_side_px), options.max_side_px);
     let scale = f64::from(side) / f64::from(longer);
@@ -122,7 +118,7 @@ pub fn write_png(path: &Path, picture: &RgbImage) -> Result<(), InferError> {
     picture
         .write_to(&mut bytes, ImageFormat::Png)
         .map_err(|e| InferError::Picture { path: path.to_owned(), message: e.to_string() })?;
-    whole_file::write(path, bytes.get_ref())
+    whole_file::write(path, bytes.get_ref()).map_err(InferError::io(path, "write"))
 }
 
 /// Film px to picture px, at least `least` wide and high so that the thinnest box is seen.
@@ -181,7 +177,7 @@ fn draw_boxes(
     }
 }
 
-/// Lines of text on a dark ground, across the whole picture.
+/// Lines of text on a dark ground, across the whole picture; long ones are wrapped.
 struct Strip {
     lines: Vec<StripLine>,
     height: i64,
@@ -233,9 +229,9 @@ fn header_lines(
 ) -> Vec<StripLine> {
     let (verdict, colour) = match (prediction.p_abnormal, prediction.threshold) {
         (Some(p), Some(c_star)) if p >= c_star => {
-            (format!("ABNORMAL  p(abnormal) {p:.3} >= c* {c_star:.3}"), ABNORMAL)
+            (format!("ABNORMAL: p(abnormal) {p:.3} >= c* {c_star:.3}"), ABNORMAL)
         }
-        (Some(p), Some(c_star)) => (format!("NORMAL  p(abnormal) {p:.3} < c* {c_star:.3}"), NORMAL),
+        (Some(p), Some(c_star)) => (format!("NORMAL: p(abnormal) {p:.3} < c* {c_star:.3}"), NORMAL),
         (Some(p), None) => (format!("p(abnormal) {p:.3}, no threshold chosen"), WHITE),
         (None, _) => ("boxes only, no film-level classifier".to_owned(), WHITE),
     };
@@ -245,17 +241,19 @@ fn header_lines(
         1 => "1 finding shown".to_owned(),
         n => format!("{n} findings shown"),
     };
-    let mut about = format!("{}  |  {findings}", prediction.image);
+    let mut about = format!("{} | {findings}", prediction.image);
     if options.min_score > 0.0 {
         about.push_str(&format!(" (score >= {:.2})", options.min_score));
     }
-    if !options.truth.is_empty() {
-        about.push_str(&format!("  |  dashed white: {} marked by a reader", options.truth.len()));
-    }
-    vec![
+    let mut lines = vec![
         StripLine { text: verdict, size: strong, colour, ground: None },
         StripLine { text: about, size: text, colour: GREY, ground: None },
-    ]
+    ];
+    if !options.truth.is_empty() {
+        let marked = format!("dashed white: {} marked by a reader", options.truth.len());
+        lines.push(StripLine { text: marked, size: text, colour: GREY, ground: None });
+    }
+    lines
 }
 
 fn footer_lines(prediction: &FilmPrediction, text: TypeSize) -> Vec<StripLine> {

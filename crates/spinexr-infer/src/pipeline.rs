@@ -23,8 +23,8 @@ use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
 use spinexr_core::{BoxXyxy, Detection, FilmPrediction, Split, fusion};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
-use spinexr_models::{DetectConfig, Task};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
+use spinexr_models::{DetectConfig, Task};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,12 @@ impl Pipeline {
     /// Predicts film files, DICOM, PNG or JPEG; see [`spinexr_dicom::find_films`] for folders.
     ///
     /// `on_film` gets every film, in order, predicted or not.
-    pub fn predict(&self, paths: &[PathBuf], on_film: OnFilm<'_>, on_progress: OnProgress<'_>) -> PredictSummary {
+    pub fn predict(
+        &self,
+        paths: &[PathBuf],
+        on_film: OnFilm<'_>,
+        on_progress: OnProgress<'_>,
+    ) -> PredictSummary {
         self.run(paths, |path| path.clone(), |path| self.read(path), on_film, on_progress)
     }
 

@@ -28,13 +28,13 @@ pub(crate) fn encode<'a>(
         for (name, entry) in state {
             let full_name = format!("{model}.{name}");
             if let Some(value) = entry.values.iter().find(|v| !v.is_finite()) {
-                let message = format!("tensor {full_name:?} holds {value}; a bundle takes finite weights only");
+                let message =
+                    format!("tensor {full_name:?} holds {value}; a bundle takes finite weights only");
                 return Err(InferError::Weights { place: place.to_owned(), message });
             }
             let largest = entry.values.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-            let halved = storage == Storage::F16
-                && entry.shape.len() >= 2
-                && largest <= half::f16::MAX.to_f32();
+            let halved =
+                storage == Storage::F16 && entry.shape.len() >= 2 && largest <= half::f16::MAX.to_f32();
             let (dtype, bytes) = if halved {
                 let bytes = entry.values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes());
                 (Dtype::F16, bytes.collect())
