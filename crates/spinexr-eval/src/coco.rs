@@ -202,14 +202,27 @@ struct Grouped {
 
 impl Grouped {
     fn new(boxes: &BoxSet) -> Self {
+        // Counting sort by (class, image); equal keys keep their input order.
         let group = |keys: Vec<(usize, usize)>| -> (Vec<usize>, Vec<usize>) {
             assert!(
                 keys.iter().all(|k| k.0 < boxes.classes && k.1 < boxes.images),
                 "a box of an unknown class or image"
             );
-            let mut order: Vec<usize> = (0..keys.len()).collect();
-            order.sort_by_key(|&i| keys[i]);
-            let ends = (0..boxes.classes).map(|c| order.partition_point(|&i| keys[i].0 <= c)).collect();
+            let bucket = |k: &(usize, usize)| k.0 * boxes.images + k.1;
+            let mut next = vec![0usize; boxes.classes * boxes.images + 1];
+            for key in &keys {
+                next[bucket(key) + 1] += 1;
+            }
+            for i in 1..next.len() {
+                next[i] += next[i - 1];
+            }
+            let ends = (1..=boxes.classes).map(|c| next[c * boxes.images]).collect();
+            let mut order = vec![0; keys.len()];
+            for (i, key) in keys.iter().enumerate() {
+                let place = &mut next[bucket(key)];
+                order[*place] = i;
+                *place += 1;
+            }
             (order, ends)
         };
         let (truth, truth_ends) = group(boxes.truth.iter().map(|b| (b.class, b.image)).collect());
@@ -294,6 +307,16 @@ fn match_image(
     let thresholds = protocol.iou_thresholds.len();
     let first = outcomes.verdicts.len();
     outcomes.verdicts.resize(first + detections.len() * thresholds, Verdict::False);
+    if truth.is_empty() && protocol.area == AREA_ALL {
+        // Nothing to find: the common case of a class that a film does not show.
+        outcomes.kept.extend(detections.iter().enumerate().map(|(rank, &d)| Kept {
+            score: boxes.detections[d].score,
+            image: boxes.detections[d].image,
+            detection: d,
+            first_verdict: first + rank * thresholds,
+        }));
+        return;
+    }
     let mut ious = Vec::with_capacity(detections.len() * truth.len());
     for (rank, &d) in detections.iter().enumerate() {
         let detected = &boxes.detections[d];
@@ -358,33 +381,42 @@ fn accumulate(outcomes: &Outcomes, detections: usize, thresholds: usize) -> Clas
         let by_iou = vec![IouResult { precision: None, recall: None }; thresholds];
         return ClassResult { truth, detections, by_iou };
     }
-    // Images are in order already, so a stable sort breaks ties as pycocotools does.
-    let mut order: Vec<&Kept> = outcomes.kept.iter().collect();
-    order.sort_by(|a, b| b.score.total_cmp(&a.score));
-    let by_iou = (0..thresholds)
-        .map(|threshold| {
-            let (mut tp, mut fp) = (0u32, 0u32);
-            let mut recall = Vec::with_capacity(order.len());
-            let mut precision = Vec::with_capacity(order.len());
-            for kept in &order {
-                match outcomes.verdicts[kept.first_verdict + threshold] {
-                    Verdict::Found(_) => tp += 1,
-                    Verdict::False => fp += 1,
-                    Verdict::Ignored => {}
+    // Images are in order already, so ties go by position, as in pycocotools.
+    let mut order: Vec<(f64, u32)> = (0..).zip(&outcomes.kept).map(|(i, k)| (k.score, i)).collect();
+    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    // Precision rises only where a truth is found, so the monotone curve is known from its values there.
+    let mut found: Vec<Vec<f64>> = vec![Vec::new(); thresholds];
+    let mut false_alarms = vec![0u32; thresholds];
+    for &(_, position) in &order {
+        let first = outcomes.kept[position as usize].first_verdict;
+        for (t, verdict) in outcomes.verdicts[first..first + thresholds].iter().enumerate() {
+            match verdict {
+                Verdict::Found(_) => {
+                    let tp = (found[t].len() + 1) as f64;
+                    found[t].push(tp / (tp + f64::from(false_alarms[t]) + f64::EPSILON));
                 }
-                recall.push(f64::from(tp) / truth as f64);
-                precision.push(f64::from(tp) / (f64::from(tp + fp) + f64::EPSILON));
+                Verdict::False => false_alarms[t] += 1,
+                Verdict::Ignored => {}
             }
+        }
+    }
+    let by_iou = found
+        .into_iter()
+        .map(|mut precision| {
             for i in (1..precision.len()).rev() {
                 precision[i - 1] = precision[i - 1].max(precision[i]);
             }
+            let mut next = 0;
             let at = |point: usize| {
                 let wanted = if point + 1 == RECALL_POINTS { 1.0 } else { point as f64 * 0.01 };
-                precision.get(recall.partition_point(|&r| r < wanted)).copied().unwrap_or(0.0)
+                while next < precision.len() && ((next + 1) as f64 / truth as f64) < wanted {
+                    next += 1;
+                }
+                precision.get(next).copied().unwrap_or(0.0)
             };
             IouResult {
                 precision: Some((0..RECALL_POINTS).map(at).collect()),
-                recall: Some(recall.last().copied().unwrap_or(0.0)),
+                recall: Some(precision.len() as f64 / truth as f64),
             }
         })
         .collect();

@@ -98,15 +98,16 @@ pub(super) fn histogram(h: &ScoreHistogram, c_star: Option<f64>) -> String {
             r#"<line class="cut" x1="{x:.1}" y1="{top}" x2="{x:.1}" y2="{:.1}"/><text class="name halo" x="{:.1}" y="{:.1}" text-anchor="{anchor}">c* = {c:.3}</text>"#,
             top + h_px,
             x + dx,
-            top + h_px - 6.0
+            top + 14.0
         );
     }
+    // The names of the two sides stand where c* does not.
+    let (x, anchor) =
+        if c_star.is_some_and(|c| c < 0.4) { (left + w - 6.0, "end") } else { (left + 8.0, "start") };
     let _ = write!(
         out,
-        r#"<text class="name halo" x="{:.1}" y="{:.1}" text-anchor="middle">abnormal films ↑</text><text class="name halo" x="{:.1}" y="{:.1}" text-anchor="middle">normal films ↓</text><text class="label" x="{:.1}" y="{:.1}" text-anchor="middle">p(abnormal), ensemble</text><text class="label" transform="translate(13 {middle:.1}) rotate(-90)" text-anchor="middle">Films</text></svg>"#,
-        left + w / 2.0,
+        r#"<text class="name halo" x="{x:.1}" y="{:.1}" text-anchor="{anchor}">abnormal films ↑</text><text class="name halo" x="{x:.1}" y="{:.1}" text-anchor="{anchor}">normal films ↓</text><text class="label" x="{:.1}" y="{:.1}" text-anchor="middle">p(abnormal), ensemble</text><text class="label" transform="translate(13 {middle:.1}) rotate(-90)" text-anchor="middle">Films</text></svg>"#,
         top + 14.0,
-        left + w / 2.0,
         top + h_px - 6.0,
         left + w / 2.0,
         height - 6.0
@@ -137,10 +138,7 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
         let boxes = report.counts.test.boxes.get(&finding).copied().unwrap_or(0);
         let aps: Vec<String> = names
             .iter()
-            .map(|&n| {
-                let ap = report.detection[n].ap50.get(&finding).copied().flatten();
-                format!("{} {}", escape(n), percent(ap))
-            })
+            .map(|&n| percent(report.detection[n].ap50.get(&finding).copied().flatten()))
             .collect();
         let empty = if boxes == 0 {
             Some("n/a: no box to find".to_owned())
@@ -161,10 +159,10 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
         };
         let _ = write!(
             out,
-            r#"<figure class="panel"><figcaption><b>{finding}</b> <span class="muted">{} · {boxes} box{}</span><br><span class="muted">AP {}</span></figcaption>{}</figure>"#,
+            r#"<figure class="panel"><figcaption><b>{finding}</b> <span class="muted">{}<br>{boxes} box{} · AP {}</span></figcaption>{}</figure>"#,
             finding.code(),
             if boxes == 1 { "" } else { "es" },
-            aps.join(" · "),
+            aps.join(" → "),
             plot.svg()
         );
     }

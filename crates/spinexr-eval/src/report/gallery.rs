@@ -84,45 +84,39 @@ fn card(case: &Case, report: &RunReport, thumbnail: Option<Thumbnail>) -> String
             STANDARD.encode(&t.bytes)
         );
     }
-    let mut labels = String::new();
-    let mut draw = |b: BoxXyxy, class: &str, text: String, above: bool| {
+    let mut labels = Labels { unit, width, height, taken: Vec::new(), svg: String::new() };
+    let mut draw = |b: BoxXyxy, class: &str, text: Option<String>| {
         let b = b.scale(scale[0], scale[1]).clip(width, height);
+        let dash = match class {
+            "hit" | "false" => format!(r#" stroke-dasharray="{:.2} {:.2}""#, 5.0 * unit, 3.0 * unit),
+            _ => String::new(),
+        };
         let _ = write!(
             out,
-            r#"<rect class="{class}" x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" stroke-width="{:.2}"{}/>"#,
+            r#"<rect class="{class}" x="{:.1}" y="{:.1}" width="{:.1}" height="{:.1}" stroke-width="{:.2}"{dash}/>"#,
             b.x1,
             b.y1,
             b.width().max(0.0),
             b.height().max(0.0),
             unit * if class == "missed" { 2.6 } else { 1.7 },
-            if above {
-                String::new()
-            } else {
-                format!(r#" stroke-dasharray="{:.2} {:.2}""#, 5.0 * unit, 3.0 * unit)
-            }
         );
-        let y = if above {
-            (b.y1 - 3.0 * unit).max(10.0 * unit)
-        } else {
-            (b.y2 + 11.0 * unit).min(height - 3.0 * unit)
-        };
-        let text_width = 5.8 * unit * text.chars().count() as f32;
-        let x = b.x1.min(width - text_width).max(2.0 * unit);
-        let _ = write!(
-            labels,
-            r#"<text class="{class}" x="{x:.1}" y="{y:.1}" font-size="{:.2}" stroke-width="{:.2}">{}</text>"#,
-            10.5 * unit,
-            3.0 * unit,
-            escape(&text)
-        );
+        if let Some(text) = text {
+            labels.put(b, class, &text);
+        }
     };
-    for marked in &case.marked {
-        draw(marked.xyxy, if marked.found { "found" } else { "missed" }, short(marked.label).into(), true);
+    // A found box needs no name: the box that found it has one.
+    for marked in case.marked.iter().filter(|m| m.found) {
+        draw(marked.xyxy, "found", None);
+    }
+    for marked in case.marked.iter().filter(|m| !m.found) {
+        draw(marked.xyxy, "missed", Some(short(marked.label).into()));
     }
     for b in &case.boxes {
-        let class = if b.right { "hit" } else { "false" };
-        draw(b.xyxy, class, format!("{} {:.2}", short(b.label), b.score), false);
+        let score = format!("{:.2}", b.score);
+        let text = format!("{} {}", short(b.label), score.trim_start_matches('0'));
+        draw(b.xyxy, if b.right { "hit" } else { "false" }, Some(text));
     }
+    let labels = labels.svg;
     out.push_str(&labels);
     out.push_str("</svg>");
     out.push_str(&caption(case, report));
@@ -130,12 +124,57 @@ fn card(case: &Case, report: &RunReport, thumbnail: Option<Thumbnail>) -> String
     out
 }
 
+/// Names of boxes, kept off each other as far as there is room.
+struct Labels {
+    unit: f32,
+    width: f32,
+    height: f32,
+    taken: Vec<BoxXyxy>,
+    svg: String,
+}
+
+impl Labels {
+    fn put(&mut self, b: BoxXyxy, class: &str, text: &str) {
+        let (w, h) = (6.3 * self.unit * text.chars().count() as f32, 11.0 * self.unit);
+        let gap = 2.5 * self.unit;
+        // Above, below, right, left, then further up and down.
+        let places = [
+            (b.x1, b.y1 - h - gap),
+            (b.x1, b.y2 + gap),
+            (b.x2 + gap, b.y1),
+            (b.x1 - w - gap, b.y1),
+            (b.x2 + gap, b.y2 - h),
+            (b.x1 - w - gap, b.y2 - h),
+            (b.x1, b.y1 - 2.0 * h - gap),
+            (b.x1, b.y2 + h + gap),
+        ];
+        let inside = |(x, y): (f32, f32)| {
+            let x = x.min(self.width - w - gap).max(gap);
+            let y = y.min(self.height - h - gap).max(gap);
+            BoxXyxy::new(x, y, x + w, y + h)
+        };
+        let overlap = |place: &BoxXyxy| self.taken.iter().map(|t| t.intersection(place)).sum::<f32>();
+        let first_best = places.map(inside).into_iter().min_by(|a, b| overlap(a).total_cmp(&overlap(b)));
+        let place = first_best.expect("there are eight places to choose from");
+        let _ = write!(
+            self.svg,
+            r#"<text class="{class}" x="{:.1}" y="{:.1}" font-size="{:.2}" stroke-width="{:.2}">{}</text>"#,
+            place.x1,
+            place.y2 - 2.0 * self.unit,
+            10.5 * self.unit,
+            3.0 * self.unit,
+            escape(text)
+        );
+        self.taken.push(place);
+    }
+}
+
 fn caption(case: &Case, report: &RunReport) -> String {
     let truth = if case.abnormal { "abnormal" } else { "normal" };
     let said = match (case.p_abnormal, &report.gate) {
         (Some(p), Some(gate)) => {
             let verdict = if p >= gate.c_star { "abnormal" } else { "normal" };
-            format!("called <b>{verdict}</b>, p = {p:.3}")
+            format!(r#"called <b>{verdict}</b>, <span class="nowrap">p = {p:.3}</span>"#)
         }
         (p, _) => format!("p = {}", number(p, 3)),
     };

@@ -94,7 +94,7 @@ fn film_level(out: &mut String, report: &RunReport) {
     });
     let _ = write!(
         out,
-        r#"<section><h2>Normal or abnormal</h2>{}<p class="caption"><b>Table 1.</b> Film-level classification of the test films, in percent. A film is abnormal when its reader marked anything. The ensemble is the sigmoid of the mean logit. Intervals: bootstrap of {drawn}, {} resamples, mean estimate not shown, thresholds fixed. F1, sensitivity and specificity are taken at the threshold in the last column.</p><details><summary>Further film-level figures</summary>{}</details>"#,
+        r#"<section><h2>Normal or abnormal</h2>{}<p class="caption"><b>Table 1.</b> Film-level classification of the test films, in percent. A film is abnormal when its reader marked anything. The ensemble is the sigmoid of the mean logit. Intervals: bootstrap of {drawn}, {} resamples, thresholds fixed. F1, sensitivity and specificity are taken at the threshold in the last column.</p><details><summary>Further film-level figures</summary>{}</details>"#,
         tables::classification(report),
         count(report.bootstrap.resamples),
         tables::classification_details(report)
@@ -127,21 +127,21 @@ fn box_level(out: &mut String, report: &RunReport) {
     });
     let _ = write!(
         out,
-        r#"<section><h2>Where each finding lies</h2>{}<p class="caption"><b>Table 2.</b> Average precision in percent at IoU 0.5, COCO protocol: 101 recall points, all areas, at most 100 boxes a class and film, normal films included; n/a for a class without a marked box.{rule}</p><details><summary>Lower IoU, recall and FROC readings</summary>{}{}</details>"#,
+        r#"<section><h2>Where each finding lies</h2>{}<p class="caption"><b>Table 2.</b> Average precision in percent at IoU 0.5, COCO protocol: 101 recall points, all areas, at most 100 boxes a class and film, normal films included; n/a for a class without a marked box.{rule}</p><details><summary>Lower IoU and recall</summary>{}</details>"#,
         tables::detection(report),
-        tables::detection_details(report),
-        tables::froc(report)
+        tables::detection_details(report)
     );
     let _ = write!(
         out,
-        r#"{}{}<p class="caption"><b>Figure 3.</b> Precision against recall at IoU 0.5 for each class, made monotone as in COCO, so that the area under a line is its AP. A line ends at the recall that is reached.</p>"#,
+        r#"{}{}<p class="caption"><b>Figure 3.</b> Precision against recall at IoU 0.5 for each class, made monotone as in COCO, so that the area under a line is its AP. A line ends at the recall that is reached. The arrow leads from the detector's AP to the framework's.</p>"#,
         figures::detector_key(report),
         figures::precision_recall(report)
     );
     let _ = write!(
         out,
-        r#"<div class="pair"><figure>{}<figcaption class="caption"><b>Figure 4.</b> FROC: share of all marked findings that are found at IoU 0.5 against false boxes a film, read at ⅛ to 8. A second box on the same finding is a false one.</figcaption></figure></div></section>"#,
-        figures::froc(report)
+        r#"<div class="pair"><figure>{}<figcaption class="caption"><b>Figure 4.</b> FROC: share of all marked findings that are found at IoU 0.5 against false boxes a film, read at ⅛ to 8. A second box on the same finding is a false one.</figcaption></figure><div>{}<p class="caption"><b>Table 3.</b> Findings found, in percent, at the false alarms a film of Figure 4.</p></div></div></section>"#,
+        figures::froc(report),
+        tables::froc(report)
     );
 }
 
@@ -171,7 +171,7 @@ fn what_was_run(out: &mut String, report: &RunReport) {
     let p = &report.provenance;
     let _ = write!(
         out,
-        r#"<section><h2>What was run</h2>{}<p class="caption"><b>Table 3.</b> Films, studies and marked boxes. Splits are by study.</p><dl>"#,
+        r#"<section><h2>What was run</h2>{}<p class="caption"><b>Table 4.</b> Films, studies and marked boxes. Splits are by study.</p><dl>"#,
         tables::counts(report)
     );
     let mut row = |name: &str, value: &str| {

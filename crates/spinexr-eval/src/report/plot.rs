@@ -138,7 +138,7 @@ pub enum Corner {
 }
 
 const LEFT: f64 = 50.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 18.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 42.0;
 
@@ -283,7 +283,7 @@ mod tests {
     fn points_land_between_the_axes() {
         let plot = Plot {
             description: "a < b".into(),
-            size: [162.0, 152.0], // a field of 100 x 100
+            size: [168.0, 152.0], // a field of 100 x 100
             x: Axis {
                 range: [0.125, 8.0],
                 ticks: vec![(1.0, "1".into())],

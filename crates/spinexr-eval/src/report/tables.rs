@@ -25,7 +25,7 @@ fn published_heading(report: &RunReport, columns: usize) -> String {
         "VinDr-SpineXR test set; model and c* were chosen on it"
     };
     format!(
-        r#"<tbody class="published"><tr><th colspan="{columns}" scope="rowgroup">Published in the paper, for context only: {comparable}</th></tr>"#
+        r#"<tbody class="published"><tr><th colspan="{columns}" scope="rowgroup"><span>Published in the paper, for context only: {comparable}</span></th></tr>"#
     )
 }
 
@@ -182,19 +182,23 @@ pub(super) fn detection_details(report: &RunReport) -> String {
 
 /// Findings found at 1/8 … 8 false alarms a film.
 pub(super) fn froc(report: &RunReport) -> String {
-    let mut out = String::from(
-        r#"<div class="scroll"><table><thead><tr><th scope="col">False alarms a film</th><th>⅛</th><th>¼</th><th>½</th><th>1</th><th>2</th><th>4</th><th>8</th></tr></thead><tbody>"#,
-    );
-    for name in report.detector_names() {
-        let cells: String = match &report.detection[name].froc {
-            Some(froc) => {
-                froc.sensitivity_at.iter().map(|p| format!("<td>{}</td>", percent(Some(p[1])))).collect()
-            }
-            None => "<td>n/a</td>".repeat(7),
-        };
-        let _ = write!(out, r#"<tr><th scope="row">{}</th>{cells}</tr>"#, escape(name));
+    let names = report.detector_names();
+    let mut out = String::from(r#"<table><thead><tr><th scope="col">False alarms a film</th>"#);
+    for name in &names {
+        let _ = write!(out, r#"<th scope="col">{}</th>"#, escape(name));
     }
-    out.push_str("</tbody></table></div>");
+    out.push_str("</tr></thead><tbody>");
+    for (i, limit) in ["⅛", "¼", "½", "1", "2", "4", "8"].into_iter().enumerate() {
+        let cells: String = names
+            .iter()
+            .map(|&name| {
+                let froc = report.detection[name].froc.as_ref();
+                format!("<td>{}</td>", percent(froc.map(|f| f.sensitivity_at[i][1])))
+            })
+            .collect();
+        let _ = write!(out, r#"<tr><th scope="row">{limit}</th>{cells}</tr>"#);
+    }
+    out.push_str("</tbody></table>");
     out
 }
 

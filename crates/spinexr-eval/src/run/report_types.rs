@@ -51,7 +51,7 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// The paper's box score and 10,000 resamples, six films of each kind.
+    /// The paper's box score and 10,000 resamples, eight films of each kind.
     pub fn new(title: &str, protocol: Protocol, seed: u64) -> Self {
         Self {
             title: title.into(),
@@ -62,7 +62,7 @@ impl RunOptions {
             synthetic: false,
             provenance: RunProvenance::default(),
             losses: Vec::new(),
-            cases_per_kind: 6,
+            cases_per_kind: 8,
         }
     }
 }
