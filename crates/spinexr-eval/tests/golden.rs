@@ -1,6 +1,8 @@
 //! Equal to scikit-learn, scipy and pycocotools on the reference cases in `tests/golden`, and to
 //! pycocotools on the outside COCO data where that is present.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic on a broken fixture")]
+
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use spinexr_eval::coco::{self, BoxSet, DetectedBox, Protocol, TruthBox};
