@@ -60,12 +60,7 @@ impl Case {
     fn engine(&self) -> Tensor<4> {
         let Conv2dOptions { stride, padding, dilation, groups } = self.options;
         let options = ConvOptions::new(stride, padding, dilation, groups);
-        burn::tensor::module::conv2d(
-            self.x.clone(),
-            self.weight.clone(),
-            Some(self.bias.clone()),
-            options,
-        )
+        burn::tensor::module::conv2d(self.x.clone(), self.weight.clone(), Some(self.bias.clone()), options)
     }
 
     fn tracked(mut self) -> Self {
@@ -128,8 +123,7 @@ mod norm_relu_step {
     fn engine(bencher: Bencher<'_, '_>) {
         let x = input();
         let norm = burn::nn::BatchNormConfig::new(64).init(&x.device());
-        bencher
-            .bench_local(|| burn::tensor::activation::relu(norm.forward(x.clone())).sum().backward());
+        bencher.bench_local(|| burn::tensor::activation::relu(norm.forward(x.clone())).sum().backward());
     }
 }
 

@@ -57,7 +57,11 @@ impl BatchNorm2dConfig {
         let c = self.num_features;
         assert!(c > 0, "batch norm: num_features must not be 0");
         assert!(self.eps.is_finite() && self.eps > 0.0, "batch norm: eps must be positive, got {}", self.eps);
-        assert!((0.0..=1.0).contains(&self.momentum), "batch norm: momentum {} is not in 0..=1", self.momentum);
+        assert!(
+            (0.0..=1.0).contains(&self.momentum),
+            "batch norm: momentum {} is not in 0..=1",
+            self.momentum
+        );
         let param = |value: Tensor<1>| {
             let value = if device.is_autodiff() { value.set_require_grad(!self.frozen) } else { value };
             Param::initialized(ParamId::new(), value).set_require_grad(!self.frozen)

@@ -40,7 +40,10 @@ impl Conv2dOptions {
             );
             let extent = self.dilation[d] * (kernel[d] - 1) + 1;
             let padded = input[d] + 2 * self.padding[d];
-            assert!(padded >= extent, "conv2d: kernel {kernel:?} with {self:?} does not fit an input of {input:?}");
+            assert!(
+                padded >= extent,
+                "conv2d: kernel {kernel:?} with {self:?} does not fit an input of {input:?}"
+            );
             (padded - extent) / self.stride[d] + 1
         })
     }

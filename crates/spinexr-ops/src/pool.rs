@@ -41,12 +41,7 @@ impl MaxPool2dOptions {
 ///
 /// # Panics
 /// See [`MaxPool2dOptions::output_size`].
-pub fn max_pool2d(
-    x: Tensor<4>,
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    padding: [usize; 2],
-) -> Tensor<4> {
+pub fn max_pool2d(x: Tensor<4>, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Tensor<4> {
     let options = MaxPool2dOptions { kernel, stride, padding };
     let [_, _, height, width] = x.dims();
     options.output_size([height, width]);

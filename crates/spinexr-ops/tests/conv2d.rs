@@ -27,7 +27,13 @@ fn pair(range: core::ops::Range<usize>) -> impl Strategy<Value = [usize; 2]> {
 
 fn cases() -> impl Strategy<Value = Case> {
     let geometry = (pair(1..4), pair(1..4), pair(0..4), pair(1..3));
-    ((1..4usize, 1..4usize, 1..8usize, 1..9usize), [1..18usize, 1..22usize], geometry, any::<bool>(), any::<u64>())
+    (
+        (1..4usize, 1..4usize, 1..8usize, 1..9usize),
+        [1..18usize, 1..22usize],
+        geometry,
+        any::<bool>(),
+        any::<u64>(),
+    )
         .prop_map(|((n, groups, i, o), input, (kernel, stride, padding, dilation), bias, seed)| Case {
             n,
             i,
@@ -39,9 +45,7 @@ fn cases() -> impl Strategy<Value = Case> {
             seed,
         })
         .prop_filter("the kernel fits", |c| {
-            (0..2).all(|d| {
-                c.input[d] + 2 * c.options.padding[d] > c.options.dilation[d] * (c.kernel[d] - 1)
-            })
+            (0..2).all(|d| c.input[d] + 2 * c.options.padding[d] > c.options.dilation[d] * (c.kernel[d] - 1))
         })
 }
 
@@ -141,12 +145,22 @@ fn gradients_agree_with_finite_differences() {
         values
     };
     for at in (0..x.len()).step_by(17) {
-        let slope = (loss(&nudged(&x, at, step), &w) - loss(&nudged(&x, at, -step), &w)) / f64::from(2.0 * step);
-        assert!((slope - f64::from(dx[at])).abs() < 2e-2 * slope.abs().max(1.0), "dx[{at}]: {slope} {}", dx[at]);
+        let slope =
+            (loss(&nudged(&x, at, step), &w) - loss(&nudged(&x, at, -step), &w)) / f64::from(2.0 * step);
+        assert!(
+            (slope - f64::from(dx[at])).abs() < 2e-2 * slope.abs().max(1.0),
+            "dx[{at}]: {slope} {}",
+            dx[at]
+        );
     }
     for at in (0..w.len()).step_by(7) {
-        let slope = (loss(&x, &nudged(&w, at, step)) - loss(&x, &nudged(&w, at, -step))) / f64::from(2.0 * step);
-        assert!((slope - f64::from(dw[at])).abs() < 2e-2 * slope.abs().max(1.0), "dw[{at}]: {slope} {}", dw[at]);
+        let slope =
+            (loss(&x, &nudged(&w, at, step)) - loss(&x, &nudged(&w, at, -step))) / f64::from(2.0 * step);
+        assert!(
+            (slope - f64::from(dw[at])).abs() < 2e-2 * slope.abs().max(1.0),
+            "dw[{at}]: {slope} {}",
+            dw[at]
+        );
     }
 }
 

@@ -42,10 +42,8 @@ fn raw(name: &str, count: usize) -> Vec<u64> {
 
 impl Golden {
     fn open(case: &str) -> Option<Self> {
-        let shared = std::env::var_os("SPINEXR_SHARED").map_or_else(
-            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
-            PathBuf::from,
-        );
+        let shared = std::env::var_os("SPINEXR_SHARED")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), PathBuf::from);
         let dir = shared.join("golden").join(case);
         if !dir.exists() {
             println!("skipped: no reference numbers at {}", dir.display());
@@ -120,9 +118,10 @@ fn norm(name: &str, c: usize, device: &Device) -> BatchNorm2d {
     layer.running_mean.set(vector(&format!("{name}.running_mean"), c, small, device));
     layer.running_var.set(vector(&format!("{name}.running_var"), c, |u| 1.0 + 0.5 * u, device));
     BatchNorm2d {
-        weight: layer.weight.clone().map(|_| {
-            vector(&format!("{name}.weight"), c, |u| 1.0 + 0.1 * (2.0 * u - 1.0), device)
-        }),
+        weight: layer
+            .weight
+            .clone()
+            .map(|_| vector(&format!("{name}.weight"), c, |u| 1.0 + 0.1 * (2.0 * u - 1.0), device)),
         bias: layer.bias.clone().map(|_| vector(&format!("{name}.bias"), c, small, device)),
         ..layer
     }
@@ -154,8 +153,7 @@ fn feature_pyramid_of_odd_sizes() {
             serde_json::from_value(state["shapes"][format!("{name}.weight")].clone()).unwrap();
         let bias = vector(&format!("{name}.bias"), shape[0], |u| 0.1 * (2.0 * u - 1.0), &device);
         let padding = shape[2] / 2;
-        let options =
-            Conv2dOptions { stride: [stride; 2], padding: [padding; 2], ..Default::default() };
+        let options = Conv2dOptions { stride: [stride; 2], padding: [padding; 2], ..Default::default() };
         conv2d(x, weight(name, shape, gain, &device), Some(bias), options)
     };
     let inputs = ["input_c3", "input_c4", "input_c5"].map(|name| golden.input(name));
@@ -168,7 +166,8 @@ fn feature_pyramid_of_odd_sizes() {
             Some(above) => lateral + upsample_nearest(above, [h, w]),
             None => lateral,
         };
-        outputs.push((format!("p6p7_on_p5/c{}", i + 3), conv(inner.clone(), &format!("layer_blocks.{i}.0"), 1)));
+        outputs
+            .push((format!("p6p7_on_p5/c{}", i + 3), conv(inner.clone(), &format!("layer_blocks.{i}.0"), 1)));
         above = Some(inner);
     }
     let p6 = conv(outputs[0].1.clone(), "extra_blocks.p6", 2);

@@ -174,9 +174,7 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (x, node_x) = x.into_parts();
         let (weight, node_weight) = weight.into_parts();
         let output = B::conv2d_forward(x.clone(), weight.clone(), None, options);
-        match Backward::<B, 2>::prepare::<C>(Conv2dBackward, [node_x, node_weight])
-            .compute_bound()
-            .stateful()
+        match Backward::<B, 2>::prepare::<C>(Conv2dBackward, [node_x, node_weight]).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => prep.finish((x, weight, options), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
@@ -213,17 +211,15 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (weight, node_weight) = weight.into_parts();
         let (bias, node_bias) = bias.into_parts();
         let (output, mean, variance) = B::norm_train(x.clone(), weight.clone(), bias.clone(), eps, relu);
-        let output = match NormTrainBackward
-            .prepare::<C>([node_x, node_weight, node_bias])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let (mean, variance) = (mean.clone(), variance.clone());
-                prep.finish(NormState { x, weight, bias, mean, variance, eps, relu }, output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(output),
-        };
+        let output =
+            match NormTrainBackward.prepare::<C>([node_x, node_weight, node_bias]).compute_bound().stateful()
+            {
+                OpsKind::Tracked(prep) => {
+                    let (mean, variance) = (mean.clone(), variance.clone());
+                    prep.finish(NormState { x, weight, bias, mean, variance, eps, relu }, output)
+                }
+                OpsKind::UnTracked(prep) => prep.finish(output),
+            };
         (output, Self::from_inner(mean), Self::from_inner(variance))
     }
 
@@ -237,10 +233,7 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (scale, node_scale) = scale.into_parts();
         let (shift, node_shift) = shift.into_parts();
         let output = B::channel_affine(x.clone(), scale.clone(), shift.clone(), relu);
-        match ChannelAffineBackward
-            .prepare::<C>([node_x, node_scale, node_shift])
-            .compute_bound()
-            .stateful()
+        match ChannelAffineBackward.prepare::<C>([node_x, node_scale, node_shift]).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => prep.finish((x, scale, shift, relu), output),
             OpsKind::UnTracked(prep) => prep.finish(output),

@@ -85,10 +85,7 @@ fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
 ///
 /// # Safety
 /// `write` sets every value.
-unsafe fn filled(
-    shape: impl Into<Shape>,
-    write: impl FnOnce(&mut [MaybeUninit<f32>]),
-) -> FlexTensor {
+unsafe fn filled(shape: impl Into<Shape>, write: impl FnOnce(&mut [MaybeUninit<f32>])) -> FlexTensor {
     let shape = shape.into();
     // SAFETY: the caller's contract.
     let values = unsafe { written(shape.num_elements(), write) };
@@ -129,7 +126,14 @@ impl Kernels for Flex {
         // SAFETY: a forward pass writes every output pixel.
         unsafe {
             filled(output, |out| {
-                conv::forward(Isa::best(), &shape, films(&x), values(&weight), bias.as_ref().map(values), out);
+                conv::forward(
+                    Isa::best(),
+                    &shape,
+                    films(&x),
+                    values(&weight),
+                    bias.as_ref().map(values),
+                    out,
+                );
             })
         }
     }
@@ -195,16 +199,12 @@ impl Kernels for Flex {
         let (mean, variance) = norm::statistics(planes, films(&x));
         let (scale, shift) = norm::fold(values(&weight), values(&bias), &mean, &variance, eps);
         // SAFETY: `affine` writes every plane.
-        let y = unsafe {
-            filled(x.shape(), |out| norm::affine(planes, films(&x), &scale, &shift, relu, out))
-        };
+        let y =
+            unsafe { filled(x.shape(), |out| norm::affine(planes, films(&x), &scale, &shift, relu, out)) };
         (y, tensor(mean, [planes.c]), tensor(variance, [planes.c]))
     }
 
-    fn norm_train_backward(
-        state: NormState<Self>,
-        grad: FlexTensor,
-    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+    fn norm_train_backward(state: NormState<Self>, grad: FlexTensor) -> (FlexTensor, FlexTensor, FlexTensor) {
         let NormState { x, weight, bias, mean, variance, eps, relu } = state;
         if !f32_and_not_empty(&[&x, &weight, &bias, &mean, &variance, &grad]) {
             let state = NormState { x, weight, bias, mean, variance, eps, relu };
@@ -330,9 +330,7 @@ impl Kernels for Flex {
         let shape = [planes.n, planes.c, windows.output[0], windows.output[1]];
         let mut from = vec![0i32; shape.iter().product()];
         // SAFETY: `max_pool` writes every output of every plane.
-        let y = unsafe {
-            filled(shape, |out| pool::max_pool(planes, &windows, films(&x), out, &mut from))
-        };
+        let y = unsafe { filled(shape, |out| pool::max_pool(planes, &windows, films(&x), out, &mut from)) };
         (y, FlexTensor::from_data(TensorData::new(from, shape)))
     }
 

@@ -298,7 +298,10 @@ pub(super) fn engine_upsample<B: Backend>(x: FloatTensor<B>, size: [usize; 2]) -
     B::interpolate(x, size, InterpolateOptions::new(InterpolateMode::Nearest))
 }
 
-pub(super) fn engine_upsample_backward<B: Backend>(x: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn engine_upsample_backward<B: Backend>(
+    x: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> FloatTensor<B> {
     let shape = grad.shape();
     let size = [shape[2], shape[3]];
     B::interpolate_backward(x, grad, size, InterpolateOptions::new(InterpolateMode::Nearest))

@@ -66,13 +66,13 @@ pub(crate) fn relu_in_place(x: &mut [f32]) {
 
 /// `out = grad` where `output` is positive, 0 elsewhere.
 pub(crate) fn relu_grad(output: &[f32], grad: &[f32], out: &mut [MaybeUninit<f32>]) {
-    out.par_chunks_mut(CHUNK)
-        .zip(output.par_chunks(CHUNK).zip(grad.par_chunks(CHUNK)))
-        .for_each(|(out, (output, grad))| {
+    out.par_chunks_mut(CHUNK).zip(output.par_chunks(CHUNK).zip(grad.par_chunks(CHUNK))).for_each(
+        |(out, (output, grad))| {
             for ((out, &output), &grad) in out.iter_mut().zip(output).zip(grad) {
                 out.write(if output <= 0.0 { 0.0 } else { grad });
             }
-        });
+        },
+    );
 }
 
 /// `grad = 0` where `output` is not positive, in place.

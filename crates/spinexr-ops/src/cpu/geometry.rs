@@ -240,7 +240,7 @@ impl Shifts {
         let positions = ((tile.rows - 1) * pitch + tile.cols).next_multiple_of(step);
         let end = (y_max - y_min) as usize * pitch + left + right + positions;
         let mut plane = (left + source_rows * pitch).max(end).next_multiple_of(16);
-        if plane % 256 == 0 {
+        if plane.is_multiple_of(256) {
             plane += 16; // planes a multiple of 1 KiB apart would compete for few cache sets
         }
         Layout { pitch, left, first_row: tile.row as isize + y_min, source_rows, positions, plane }

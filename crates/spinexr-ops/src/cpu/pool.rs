@@ -19,11 +19,16 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// Pixels of window `index` along dimension `d` that lie in the image.
-    fn range(&self, d: usize, index: usize) -> core::ops::Range<usize> {
-        let start = index * self.stride[d];
-        let end = (start + self.kernel[d]).saturating_sub(self.padding[d]).min(self.input[d]);
-        start.saturating_sub(self.padding[d])..end
+    /// First pixel of window `index` along dimension `d` that lies in the image.
+    fn start(&self, d: usize, index: usize) -> usize {
+        (index * self.stride[d]).saturating_sub(self.padding[d])
+    }
+
+    /// Windows along dimension `d` whose tap `k` lies in the image.
+    fn inside(&self, d: usize, k: usize) -> core::ops::Range<usize> {
+        let first = self.padding[d].saturating_sub(k).div_ceil(self.stride[d]);
+        let end = (self.input[d] + self.padding[d]).saturating_sub(k).div_ceil(self.stride[d]);
+        first.min(self.output[d])..end.min(self.output[d])
     }
 }
 
@@ -37,27 +42,45 @@ pub(crate) fn max_pool(
 ) {
     let [oh, ow] = windows.output;
     let width = windows.input[1];
+    let columns: Vec<_> = (0..windows.kernel[1]).map(|k| windows.inside(1, k)).collect();
     out.par_chunks_mut(oh * ow).zip(from.par_chunks_mut(oh * ow)).enumerate().for_each(
         |(plane, (out, from))| {
             let (film, channel) = (plane / planes.c, plane % planes.c);
             let x = x.part(film, channel * planes.pixels, planes.pixels);
-            let columns: Vec<_> = (0..ow).map(|c| windows.range(1, c)).collect();
-            for r in 0..oh {
-                let rows = windows.range(0, r);
-                let line = r * ow..(r + 1) * ow;
-                let cells = out[line.clone()].iter_mut().zip(&mut from[line]).zip(&columns);
-                for ((out, from), columns) in cells {
-                    let (mut best, mut at) = (f32::NEG_INFINITY, rows.start * width + columns.start);
-                    for y in rows.clone() {
-                        for index in y * width + columns.start..y * width + columns.end {
-                            let value = x[index];
-                            if value > best || (value.is_nan() && !best.is_nan()) {
-                                (best, at) = (value, index);
-                            }
+            let mut best = vec![0.0f32; ow];
+            for (r, (out, at)) in out.chunks_exact_mut(ow).zip(from.chunks_exact_mut(ow)).enumerate() {
+                best.fill(f32::NEG_INFINITY);
+                let top = windows.start(0, r) * width;
+                for (c, at) in at.iter_mut().enumerate() {
+                    *at = (top + windows.start(1, c)) as i32;
+                }
+                // Tap by tap over a whole row of windows, which needs no branch inside.
+                for ky in 0..windows.kernel[0] {
+                    let Some(y) = (r * windows.stride[0] + ky).checked_sub(windows.padding[0]) else {
+                        continue;
+                    };
+                    if y >= windows.input[0] {
+                        break;
+                    }
+                    for (kx, inside) in columns.iter().enumerate() {
+                        if inside.is_empty() {
+                            continue;
+                        }
+                        let first = y * width + inside.start * windows.stride[1] + kx - windows.padding[1];
+                        let pixels = x[first..].iter().step_by(windows.stride[1]);
+                        let cells = best[inside.clone()].iter_mut().zip(&mut at[inside.clone()]);
+                        let mut index = first as i32;
+                        for ((best, at), &value) in cells.zip(pixels) {
+                            // Greater, or a NaN where there was none.
+                            let better = !(value <= *best) & !best.is_nan();
+                            *best = if better { value } else { *best };
+                            *at = if better { index } else { *at };
+                            index += windows.stride[1] as i32;
                         }
                     }
+                }
+                for (out, &best) in out.iter_mut().zip(&best) {
                     out.write(best);
-                    *from = at as i32;
                 }
             }
         },

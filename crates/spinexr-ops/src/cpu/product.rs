@@ -8,9 +8,9 @@
 //! Neither copies the input for each tap, which is what makes im2col with a matrix product slow for the
 //! narrow layers of small networks.
 
-use super::simd::{Isa, Portable, Vector};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
+use super::simd::{Isa, Portable, Vector};
 
 /// Positions are processed in multiples of this (two vectors of the widest instruction set).
 pub(crate) const POSITION_STEP: usize = 32;
