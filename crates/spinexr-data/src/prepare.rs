@@ -209,6 +209,8 @@ fn open_store(
     let lock = File::create(&lock_path).map_err(writing(&lock_path))?;
     match lock.try_lock() {
         Ok(()) => {}
+        // Some network file systems know no locks; films are none the worse for it.
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
         Err(TryLockError::WouldBlock) => return Err(DataError::CacheBusy { path: lock_path }),
         Err(TryLockError::Error(source)) => return Err(DataError::Write { path: lock_path, source }),
     }
