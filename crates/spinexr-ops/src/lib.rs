@@ -6,11 +6,13 @@
 //!
 //! # Code map
 //! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`]: what a model uses.
+//! - [`allocation`]: one call at the start of a program that trains.
 //! - `backend`: the operations as a backend extension, with the backward steps.
 //! - `cpu`: the CPU kernels, over plain slices.
 #![warn(missing_docs)]
 
 pub mod activation;
+pub mod allocation;
 mod backend;
 pub mod batch_norm;
 pub mod conv2d;

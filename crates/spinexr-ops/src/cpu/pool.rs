@@ -72,7 +72,7 @@ pub(crate) fn max_pool(
                         let mut index = first as i32;
                         for ((best, at), &value) in cells.zip(pixels) {
                             // Greater, or a NaN where there was none.
-                            let better = !(value <= *best) & !best.is_nan();
+                            let better = (value > *best) | (value.is_nan() & !best.is_nan());
                             *best = if better { value } else { *best };
                             *at = if better { index } else { *at };
                             index += windows.stride[1] as i32;
