@@ -456,6 +456,19 @@ mod tests {
     }
 
     #[test]
+    fn iou_at_the_threshold_counts_and_of_equal_truths_the_later_is_found() {
+        let half = [10.0, 10.0, 20.0, 10.0]; // IoU with BOX is exactly 0.5
+        let boxes = BoxSet {
+            images: 1,
+            classes: 1,
+            truth: vec![truth(0, 0, BOX), truth(0, 0, BOX)],
+            detections: vec![detected(0, 0, half, 0.9)],
+        };
+        assert_eq!(hits(&boxes, 0.5, 100)[0].found, Some(1));
+        assert_eq!(hits(&boxes, 0.51, 100)[0].found, None);
+    }
+
+    #[test]
     fn a_detection_in_a_crowd_does_not_count() {
         let mut boxes = BoxSet {
             images: 1,
