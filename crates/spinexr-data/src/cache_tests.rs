@@ -97,7 +97,7 @@ fn unreadable_films_are_listed_and_the_rest_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut data = dataset(films.path(), 6);
     fs::write(&data.films[1].path, b"no film at all").unwrap();
-    data.films[4].path = PathBuf::from("/nowhere/film004.dicom");
+    data.films[4].path = PathBuf::from("/nowhere/film004.png");
     let calls = AtomicUsize::new(0);
     let last = AtomicUsize::new(0);
     let on_progress = |p: Progress| {
@@ -109,7 +109,7 @@ fn unreadable_films_are_listed_and_the_rest_goes_on() {
     assert_eq!(outcome.prepared, 4);
     let ids: Vec<_> = outcome.failures.iter().map(|f| f.image_id.as_str()).collect();
     assert_eq!(ids, ["film001", "film004"]);
-    assert!(outcome.failures[1].error.contains("film004.dicom"), "{:?}", outcome.failures[1]);
+    assert!(outcome.failures[1].error.contains("film004.png"), "{:?}", outcome.failures[1]);
     assert_eq!((calls.into_inner(), last.into_inner()), (7, 6));
     let cache = Cache::open(dir.path(), &SMALL, Policy::Vindr).unwrap();
     assert_eq!(cache.len(), 4);
@@ -233,7 +233,7 @@ fn the_data_hash_tells_pixels_and_annotations_apart_but_not_orders() {
     films[0].boxes[0].xyxy.x1 += 1.0;
     assert_ne!(cache.data_hash(&films).unwrap(), hash);
     assert_ne!(cache.data_hash(&films[1..]).unwrap(), hash);
-    write_film(&p.films.path().join("film002.dicom"), 60, 40, 77);
+    write_film(&p.films.path().join("film002.png"), 60, 40, 77);
     run(&p.data, p.cache.path(), &[SMALL]);
     let changed = Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap();
     assert_ne!(changed.data_hash(&annotations(&p.data)).unwrap(), hash);

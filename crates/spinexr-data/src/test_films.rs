@@ -38,7 +38,7 @@ pub(crate) fn pattern(height: usize, width: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-/// Writes a film as a PNG file, whatever the extension of `path` is.
+/// Writes a film as a PNG file.
 pub(crate) fn write_film(path: &Path, height: usize, width: usize, seed: u64) {
     let pixels = pattern(height, width, seed);
     let image = image::GrayImage::from_raw(width as u32, height as u32, pixels).unwrap();
@@ -65,7 +65,7 @@ pub(crate) fn dataset(dir: &Path, n: usize) -> Dataset {
     let films = (0..n)
         .map(|i| {
             let annotation = annotation(i);
-            let path = dir.join(format!("{}.dicom", annotation.image_id));
+            let path = dir.join(format!("{}.png", annotation.image_id));
             write_film(&path, 60, 40, i as u64);
             Film { path, annotation, split: Split::Train }
         })

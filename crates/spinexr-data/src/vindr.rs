@@ -6,8 +6,7 @@
 //! ```
 //! One part may be missing. What is broken is an error with file, line and column; what the release is known
 //! to contain (repeated rows, boxes without extent or past the border, another spelling) is repaired and
-//! counted in [`crate::ReadCounts`]. Films may also be `.dcm`, `.png`, `.jpg` or `.jpeg` files: they are read by
-//! content later on.
+//! counted in [`crate::ReadCounts`]. Films may also be `.dcm`, `.png`, `.jpg` or `.jpeg` files.
 
 use crate::cache::FilmFailure;
 use crate::error::reading;

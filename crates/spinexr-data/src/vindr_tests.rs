@@ -224,7 +224,7 @@ fn boxes_are_clipped_to_films_of_known_size() {
     let text =
         "s,e,a,r,Osteophytes,10,10,500,500\ns,e,a,r,Osteophytes,40,10,60,20\ns,e,b,r,Osteophytes,1,2,900,4\n";
     let dir = release("train", &rows(text), &["b.dicom"]);
-    write_film(&dir.path().join("train_images/a.dicom"), 60, 40, 1);
+    write_film(&dir.path().join("train_images/a.png"), 60, 40, 1);
     let mut dataset = read(dir.path()).unwrap();
     let unreadable = clip_to_films(&mut dataset, &VindrOptions::new(), &spinexr_dicom::Limits::default(), 2);
     assert_eq!(dataset.films[0].annotation.boxes.len(), 1, "the second box has nothing left");
