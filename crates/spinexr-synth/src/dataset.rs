@@ -122,7 +122,11 @@ impl SynthConfig {
 ///
 /// # Errors
 /// [`SynthError`]; nothing stands at `out` then that did not before.
-pub fn generate(out: &Path, config: &SynthConfig, on_progress: OnProgress) -> Result<SynthSummary, SynthError> {
+pub fn generate(
+    out: &Path,
+    config: &SynthConfig,
+    on_progress: OnProgress,
+) -> Result<SynthSummary, SynthError> {
     config.check()?;
     refuse_occupied(out)?;
     let absolute = std::path::absolute(out).map_err(|source| io(out, source))?;
@@ -184,8 +188,11 @@ fn write_all(dir: &Path, config: &SynthConfig, on_progress: OnProgress) -> Resul
     let count = config.studies + config.test_studies;
     let studies: Vec<Study> =
         (0..count).map(|i| Study::draw(config.seed, i as u64, config.balanced)).collect();
-    let work: Vec<(usize, usize)> =
-        studies.iter().enumerate().flat_map(|(s, study)| (0..study.views.len()).map(move |f| (s, f))).collect();
+    let work: Vec<(usize, usize)> = studies
+        .iter()
+        .enumerate()
+        .flat_map(|(s, study)| (0..study.views.len()).map(move |f| (s, f)))
+        .collect();
     let done = AtomicUsize::new(0);
     let written: Vec<Written> = work
         .par_iter()
@@ -302,8 +309,9 @@ fn dicom(
     }
     let trailing_comma = stream.chance(0.02);
     let nameless = stream.chance(0.04);
-    let vendor = [("Synthetic Imaging", "Ray One"), ("Example Roentgen", "DR 3000"), ("Model Detectors", "Flat 43")]
-        [stream.below(3)];
+    let vendor =
+        [("Synthetic Imaging", "Ray One"), ("Example Roentgen", "DR 3000"), ("Model Detectors", "Flat 43")]
+            [stream.below(3)];
     let pixel_mm = f64::from((film.pixel_mm * 1e4).round()) / 1e4;
     DxFilm {
         height_px: film.height_px,

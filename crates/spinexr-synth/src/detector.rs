@@ -70,6 +70,9 @@ pub fn develop(
     pixels
 }
 
+/// Least attenuation of a patient, natural logarithm.
+const BODY: f32 = 1.2;
+
 struct Tone {
     /// Stored value before noise.
     value: Raster,
@@ -84,8 +87,8 @@ fn toned(exposure: &Exposure, factor: usize, field: [f32; 4], p: &Processing) ->
     let shrink = (2.4 / cell_mm).round().max(1.0) as usize;
     let small = density.shrunk(shrink);
     let small_mm = cell_mm * shrink as f32;
-    let wide = small.clone().blurred(24.0 / small_mm);
-    let near = small.blurred(3.0 / small_mm);
+    let wide = small.clone().blurred(22.0 / small_mm);
+    let near = small.blurred(4.0 / small_mm);
 
     let mut out = Raster::filled(w, h, 0.0);
     let (mut wide_row, mut near_row) = (vec![0.0; w], vec![0.0; w]);
@@ -100,17 +103,19 @@ fn toned(exposure: &Exposure, factor: usize, field: [f32; 4], p: &Processing) ->
         }
     }
 
-    // Stretch between the 1st and the 99th percentile of the field.
+    // Stretch between the 2nd and the 98th percentile of the field.
     let mut sample: Vec<f32> = Vec::new();
     let inside = |v: f32, n: usize| (v.max(0.0) as usize).min(n);
     let (i1, i2) = (inside(field[0] + 6.0, w), inside(field[2] - 6.0, w));
     let (j1, j2) = (inside(field[1] + 6.0, h), inside(field[3] - 6.0, h));
     for j in (j1..j2).step_by(7) {
-        sample.extend(out.row(j)[i1..i2].iter().step_by(7));
+        let cells = out.row(j)[i1..i2].iter().zip(&density.row(j)[i1..i2]);
+        // Where the beam missed the patient the image is black anyway.
+        sample.extend(cells.step_by(7).filter(|(_, d)| **d > BODY).map(|(v, _)| v));
     }
     sample.sort_by(f32::total_cmp);
     let at = |q: f32| sample.get((q * sample.len() as f32) as usize).copied().unwrap_or(0.0);
-    let (low, high) = (at(0.01), at(0.99));
+    let (low, high) = (at(0.02), at(0.98));
     let range = f32::from(MAX_VALUE);
     let gain = p.contrast * 0.86 * range / (high - low).max(0.3);
     let middle = 0.5 * (low + high);

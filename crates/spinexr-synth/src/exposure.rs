@@ -7,8 +7,7 @@
 use crate::outline::{draw_plate, draw_tube};
 use crate::random::Stream;
 use crate::raster::Raster;
-use crate::scene::{Layer, Maps, Paint, Part, Scene, Tube, draw_longest, draw_part};
-use crate::solid::Solid;
+use crate::scene::{Layer, Maps, Paint, Part, Scene, draw_longest, draw_part};
 use crate::space::{Camera, Grid};
 
 /// Attenuation per mm at one energy.
@@ -97,7 +96,8 @@ pub fn expose(
         let grain = texture.row(j);
         for i in 0..w {
             let spongy = cancellous[i] + 0.6 * sheet_row[i];
-            let bone = (cortical[i] + 0.4 * sheet_row[i] + spongy * (1.0 + grain[i % Texture::SIZE])).max(0.0);
+            let bone =
+                (cortical[i] + 0.4 * sheet_row[i] + spongy * (1.0 + grain[i % Texture::SIZE])).max(0.0);
             let water = (soft_row[i] + local.map_or(0.0, |row| row[i])).max(0.0);
             let (ti, pb) = (titanium.map_or(0.0, |row| row[i]), heavy.map_or(0.0, |row| row[i]));
             out[i] = SPECTRUM
@@ -118,6 +118,8 @@ pub fn expose(
 fn soft_tissue(scene: &Scene, camera: &Camera, grid: Grid, stream: &mut Stream) -> Raster {
     let mut body = Raster::filled(grid.width, grid.height, 0.0);
     draw_longest(&mut body.data, &grid, camera, &scene.body);
+    // Round off the creases where two outlines meet.
+    let mut body = body.blurred(0.9 / grid.cell_mm);
     let mut maps = Maps::new(grid);
     maps.layer_mut(Layer::Soft);
     for (solid, weight) in &scene.organs {
@@ -125,7 +127,7 @@ fn soft_tissue(scene: &Scene, camera: &Camera, grid: Grid, stream: &mut Stream) 
         draw_part(&mut maps, camera, &Part { solid: *solid, paint });
     }
     for cord in &scene.cords {
-        draw_tube(&mut maps, camera, &Tube { points: cord.points.clone(), paint: cord.paint });
+        draw_tube(&mut maps, camera, cord);
     }
     // Fat, vessels and bowel are uneven: a smooth field of a few per cent at two scales.
     let clouds = |cell_mm: f32, stream: &mut Stream| {
@@ -155,7 +157,8 @@ fn collimate(intensity: &mut Raster, field: [f32; 4], leakage: f32) {
     let soft = 3.0;
     let edge = |x: f32, low: f32, high: f32| ((x - low).min(high - x) / soft + 0.5).clamp(0.0, 1.0);
     let (w, h) = (intensity.width, intensity.height);
-    let (inner_x, inner_y) = (field[0] <= -soft && field[2] >= w as f32 + soft, field[1] <= -soft && field[3] >= h as f32 + soft);
+    let (inner_x, inner_y) =
+        (field[0] <= -soft && field[2] >= w as f32 + soft, field[1] <= -soft && field[3] >= h as f32 + soft);
     if inner_x && inner_y {
         return;
     }
@@ -217,7 +220,7 @@ struct Texture {
 }
 
 impl Texture {
-    const SIZE: usize = 512;
+    const SIZE: usize = 256;
 
     fn new(cell_mm: f32, technique: &Technique, stream: &mut Stream) -> Self {
         let mut sum = Raster::filled(Self::SIZE, Self::SIZE, 0.0);
@@ -268,9 +271,4 @@ fn wrap_blur(tile: &mut Raster, across: usize, along: usize) {
             }
         }
     }
-}
-
-/// Whether a solid is drawn at all; the soft layer is drawn coarser than the bones.
-pub fn is_visible(solid: &Solid, camera: &Camera, grid: &Grid) -> bool {
-    crate::scene::Sight::new(solid, camera, grid).is_some()
 }

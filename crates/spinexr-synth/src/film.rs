@@ -99,7 +99,7 @@ pub fn lay_out(spec: &FilmSpec) -> Layout {
     let (full_pixel_mm, aspect) = match (spec.region, spec.view) {
         (Region::Lumbar, View::Ap) => (0.155, pose.range(0.64, 0.80)),
         (Region::Lumbar, _) => (0.155, pose.range(0.56, 0.72)),
-        (Region::Cervical, _) => (0.104, pose.range(0.62, 0.80)),
+        (Region::Cervical, _) => (0.092, pose.range(0.62, 0.80)),
     };
     let height_px = spec.height_px as usize;
     let width_px = ((spec.height_px as f32 * aspect).round() as usize).max(8);
@@ -129,14 +129,14 @@ pub fn render_film(spec: &FilmSpec) -> Film {
         scatter: if lumbar { stream.range(0.35, 0.7) } else { stream.range(0.15, 0.35) },
         scatter_mm: stream.range(20.0, 32.0),
         blur_mm: stream.range(0.16, 0.26),
-        texture: stream.range(0.09, 0.16) + 0.6 * porosity,
+        texture: stream.range(0.06, 0.12) + 0.35 * porosity,
         coarseness: 1.0 + 3.0 * porosity,
         leakage: stream.range(0.004, 0.05),
     };
     let exposure = expose(&layout.scene, &layout.camera, grid, field, &technique, &mut stream);
     let processing = Processing {
-        compression: stream.range(0.35, 0.62),
-        edge_gain: stream.range(0.1, 0.55),
+        compression: stream.range(0.58, 0.82),
+        edge_gain: stream.range(0.25, 0.8),
         contrast: stream.range(0.85, 1.1),
         level: stream.range(0.42, 0.58),
         noise: if lumbar { stream.range(0.018, 0.042) } else { stream.range(0.008, 0.018) },
@@ -247,7 +247,8 @@ fn marker(layout: &mut Layout, pose: &mut Stream) {
     let letter_r = pose.chance(0.5);
     let camera = layout.camera;
     // In an AP film the patient's right is at the film's left.
-    let at_left = if camera.right.x.abs() > 0.7 { letter_r == (camera.right.x < 0.0) } else { pose.chance(0.5) };
+    let at_left =
+        if camera.right.x.abs() > 0.7 { letter_r == (camera.right.x < 0.0) } else { pose.chance(0.5) };
     let f = layout.field;
     let mm = layout.pixel_mm;
     let height = pose.range(11.0, 17.0);
@@ -260,19 +261,25 @@ fn marker(layout: &mut Layout, pose: &mut Stream) {
     let (sin, cos) = skew.sin_cos();
     let place = |u: f32, v: f32| -> (Vec3, f32) {
         let (u, v) = (u * height * cos - v * height * sin, u * height * sin + v * height * cos);
-        let p = camera.source
-            + camera.forward * camera.sid_mm
-            + camera.right * (corner.0 + x + u)
+        let p = camera.source + camera.forward * camera.sid_mm + camera.right * (corner.0 + x + u)
             - camera.up * (corner.1 + y + v);
         (p, 0.075 * height)
     };
     let paint = Paint::Uniform(Layer::Heavy, 0.8);
     let stem = vec![place(-0.28, -0.5), place(-0.28, 0.5)];
     let strokes = if letter_r {
-        let bow = [(-0.28, -0.5), (0.1, -0.5), (0.28, -0.38), (0.3, -0.22), (0.2, -0.04), (-0.02, 0.02), (-0.28, 0.02)];
+        let bow = [
+            (-0.28, -0.5),
+            (0.1, -0.5),
+            (0.28, -0.38),
+            (0.3, -0.22),
+            (0.2, -0.04),
+            (-0.02, 0.02),
+            (-0.28, 0.02),
+        ];
         vec![stem, bow.map(|(u, v)| place(u, v)).to_vec(), vec![place(0.0, 0.02), place(0.32, 0.5)]]
     } else {
         vec![stem, vec![place(-0.28, 0.5), place(0.3, 0.5)]]
     };
-    layout.scene.tubes.extend(strokes.into_iter().map(|points| Tube { points, paint }));
+    layout.scene.tubes.extend(std::iter::once(Tube { strands: strokes, paint }));
 }

@@ -154,7 +154,9 @@ pub fn add(scene: &mut Scene, spine: &Spine, patient: &Patient, lesion: &Lesion)
         LesionKind::Collapse { level, front, middle, .. } => {
             vec![chain::collapse(scene, spine, level, front, middle)]
         }
-        LesionKind::Rods { level, levels, cage } => vec![implant::rods(scene, spine, level, levels, cage, stream)],
+        LesionKind::Rods { level, levels, cage } => {
+            vec![implant::rods(scene, spine, level, levels, cage, stream)]
+        }
         LesionKind::FrontPlate { level, levels } => {
             vec![implant::front_plate(scene, spine, level, levels, stream)]
         }
@@ -166,7 +168,9 @@ pub fn add(scene: &mut Scene, spine: &Spine, patient: &Patient, lesion: &Lesion)
         LesionKind::VesselChalk { level, levels } => {
             vec![rare::vessel_chalk(scene, spine, patient, level, levels, stream)]
         }
-        LesionKind::Fracture { level, body } => vec![rare::fracture(scene, &spine.vertebrae[level], body, stream)],
+        LesionKind::Fracture { level, body } => {
+            vec![rare::fracture(scene, &spine.vertebrae[level], body, stream)]
+        }
         LesionKind::Sclerosis { level, radius_mm } => {
             vec![rare::sclerosis(scene, &spine.vertebrae[level], radius_mm, stream)]
         }

@@ -5,7 +5,7 @@
 //! thickness depends on the distance to its projected outline.
 
 use crate::scene::{Layer, Maps, Paint, Plate, Tube};
-use crate::space::{Camera, Grid};
+use crate::space::{Camera, Grid, Vec3};
 
 // A piece of a centre line in cells.
 struct Piece {
@@ -24,19 +24,21 @@ fn nearest(piece: &Piece, i: f32, j: f32) -> (f32, f32) {
 }
 
 fn pieces(tube: &Tube, camera: &Camera, grid: &Grid) -> Vec<Piece> {
-    let projected: Vec<([f32; 3], f32)> = tube
-        .points
-        .iter()
-        .map(|&(p, radius)| {
-            let (right, down, magnification) = camera.project(p);
-            let (i, j) = grid.cell(right, down);
-            ([i, j, radius * magnification / grid.cell_mm], grid.cell_mm / magnification)
-        })
-        .collect();
-    projected
-        .windows(2)
-        .map(|w| Piece { from: w[0].0, to: w[1].0, mm_per_cell: 0.5 * (w[0].1 + w[1].1) })
-        .collect()
+    let project = |&(p, radius): &(Vec3, f32)| {
+        let (right, down, magnification) = camera.project(p);
+        let (i, j) = grid.cell(right, down);
+        ([i, j, radius * magnification / grid.cell_mm], grid.cell_mm / magnification)
+    };
+    let mut pieces = Vec::new();
+    for strand in &tube.strands {
+        let projected: Vec<([f32; 3], f32)> = strand.iter().map(project).collect();
+        pieces.extend(projected.windows(2).map(|w| Piece {
+            from: w[0].0,
+            to: w[1].0,
+            mm_per_cell: 0.5 * (w[0].1 + w[1].1),
+        }));
+    }
+    pieces
 }
 
 // Columns and rows around a region in cells; empty ranges outside the raster.
@@ -130,7 +132,7 @@ pub fn draw_tube(maps: &mut Maps, camera: &Camera, tube: &Tube) {
     }
 }
 
-/// Adds a plate to the maps. Meant for a coarse raster: the cost is cells times corners.
+/// Adds a plate to the map of a coarse raster.
 pub fn draw_plate(map: &mut [f32], grid: &Grid, camera: &Camera, plate: &Plate) {
     let corners: Vec<[f32; 2]> = plate
         .outline
@@ -149,22 +151,37 @@ pub fn draw_plate(map: &mut [f32], grid: &Grid, camera: &Camera, plate: &Plate) 
         }
     }
     let (columns, rows) = window(low, high, grid);
+    // Beyond this distance, in cells, an edge adds nothing.
+    let reach = 4.0 * plate.rim_width_mm / grid.cell_mm + 1.0;
+    let edges: Vec<([f32; 2], [f32; 2])> =
+        (0..corners.len()).map(|k| (corners[k], corners[(k + 1) % corners.len()])).collect();
+    let mut near: Vec<([f32; 2], [f32; 2])> = Vec::new();
+    let mut crossings: Vec<f32> = Vec::new();
     for j in rows {
+        let y = j as f32 + 0.5;
+        near.clear();
+        crossings.clear();
+        for &(a, b) in &edges {
+            if a[1].min(b[1]) - reach < y && y < a[1].max(b[1]) + reach {
+                near.push((a, b));
+            }
+            if (a[1] > y) != (b[1] > y) {
+                crossings.push((b[0] - a[0]) * (y - a[1]) / (b[1] - a[1]) + a[0]);
+            }
+        }
         for i in columns.clone() {
-            let (x, y) = (i as f32 + 0.5, j as f32 + 0.5);
-            let mut inside = false;
-            let mut nearest = f32::MAX;
-            let mut a = corners[corners.len() - 1];
-            for &b in &corners {
-                if (a[1] > y) != (b[1] > y) && x < (b[0] - a[0]) * (y - a[1]) / (b[1] - a[1]) + a[0] {
-                    inside = !inside;
+            let x = i as f32 + 0.5;
+            let inside = crossings.iter().filter(|&&c| c < x).count() % 2 == 1;
+            let mut nearest = reach * reach;
+            for (a, b) in &near {
+                if x < a[0].min(b[0]) - reach || x > a[0].max(b[0]) + reach {
+                    continue;
                 }
                 let (dx, dy) = (b[0] - a[0], b[1] - a[1]);
-                let t =
-                    (((x - a[0]) * dx + (y - a[1]) * dy) / (dx * dx + dy * dy).max(1e-6)).clamp(0.0, 1.0);
+                let along = (x - a[0]) * dx + (y - a[1]) * dy;
+                let t = (along / (dx * dx + dy * dy).max(1e-6)).clamp(0.0, 1.0);
                 let (ex, ey) = (x - a[0] - t * dx, y - a[1] - t * dy);
                 nearest = nearest.min(ex * ex + ey * ey);
-                a = b;
             }
             let cells = nearest.sqrt();
             let cover = if inside { (0.5 + cells).min(1.0) } else { (0.5 - cells).max(0.0) };
@@ -178,7 +195,7 @@ pub fn draw_plate(map: &mut [f32], grid: &Grid, camera: &Camera, plate: &Plate) 
 }
 
 /// Points of a smooth closed curve through `corners` (Catmull-Rom), `steps` to a side.
-pub fn smooth_closed(corners: &[crate::space::Vec3], steps: usize) -> Vec<crate::space::Vec3> {
+pub fn smooth_closed(corners: &[Vec3], steps: usize) -> Vec<Vec3> {
     let n = corners.len();
     let at = |k: usize| corners[k % n];
     (0..n)
@@ -190,7 +207,7 @@ pub fn smooth_closed(corners: &[crate::space::Vec3], steps: usize) -> Vec<crate:
 }
 
 /// Points of a smooth open curve through `corners` with a radius each, `steps` to a piece.
-pub fn smooth_open(corners: &[(crate::space::Vec3, f32)], steps: usize) -> Vec<(crate::space::Vec3, f32)> {
+pub fn smooth_open(corners: &[(Vec3, f32)], steps: usize) -> Vec<(Vec3, f32)> {
     let n = corners.len();
     let mut out = Vec::with_capacity((n - 1) * steps + 1);
     for k in 0..n - 1 {
@@ -206,13 +223,7 @@ pub fn smooth_open(corners: &[(crate::space::Vec3, f32)], steps: usize) -> Vec<(
     out
 }
 
-fn spline(
-    p0: crate::space::Vec3,
-    p1: crate::space::Vec3,
-    p2: crate::space::Vec3,
-    p3: crate::space::Vec3,
-    t: f32,
-) -> crate::space::Vec3 {
+fn spline(p0: Vec3, p1: Vec3, p2: Vec3, p3: Vec3, t: f32) -> Vec3 {
     let (t2, t3) = (t * t, t * t * t);
     (p1 * 2.0
         + (p2 - p0) * t

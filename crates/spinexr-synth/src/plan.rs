@@ -222,8 +222,7 @@ impl Plan {
                 (level, LesionKind::Stenosis { level, grade: severity })
             }
             Category::Spondylolysthesis => {
-                let weights: &[f32] =
-                    if lumbar { &[2.0, 3.0, 1.2, 0.4] } else { &[0.5, 1.0, 1.5, 1.5, 0.6] };
+                let weights: &[f32] = if lumbar { &[2.0, 3.0, 1.2, 0.4] } else { &[0.5, 1.0, 1.5, 1.5, 0.6] };
                 let Some(level) = self.level(weights, low, stream) else { return };
                 let share = if lumbar { 0.12 + 0.36 * severity * severity } else { 0.14 + 0.2 * severity };
                 (level, LesionKind::Slip { level, share, arch_stays: lumbar && level == 0 })
@@ -293,24 +292,36 @@ impl Plan {
             let top = stream.chance(0.5);
             let angle = match stream.weighted(&[0.5, 0.45, 0.05]) {
                 0 => FRAC_PI_2 + 0.25 * stream.normal(),
-                1 => if stream.chance(0.5) { 0.12 + 0.2 * stream.normal() } else { PI - 0.12 - 0.2 * stream.normal() },
+                1 => {
+                    if stream.chance(0.5) {
+                        0.12 + 0.2 * stream.normal()
+                    } else {
+                        PI - 0.12 - 0.2 * stream.normal()
+                    }
+                }
                 _ => -FRAC_PI_2 + 0.15 * stream.normal(),
             };
             let sector = (angle / 0.9).round() as i32;
             if used.contains(&(level, top, sector)) {
                 continue;
             }
-            let mut spur = |level: usize, top: bool, used: &mut Vec<(usize, bool, i32)>, stream: &mut Stream| {
-                used.push((level, top, sector));
-                let severity = stream.range(least, 1.0);
-                let length_mm = if lumbar { 4.0 + 8.0 * severity * severity } else { 4.2 + 6.0 * severity };
-                self.push(LesionKind::Osteophyte { level, top, angle_rad: angle, length_mm }, stream);
-            };
+            let mut spur =
+                |level: usize, top: bool, used: &mut Vec<(usize, bool, i32)>, stream: &mut Stream| {
+                    used.push((level, top, sector));
+                    let severity = stream.range(least, 1.0);
+                    let length_mm =
+                        if lumbar { 4.0 + 8.0 * severity * severity } else { 4.2 + 6.0 * severity };
+                    self.push(LesionKind::Osteophyte { level, top, angle_rad: angle, length_mm }, stream);
+                };
             spur(level, top, &mut used, stream);
             placed += 1;
             // The partner across the disc.
             let partner = if top { level + 1 } else { level.wrapping_sub(1) };
-            if placed < count && (low..high).contains(&partner) && stream.chance(0.45) && !used.contains(&(partner, !top, sector)) {
+            if placed < count
+                && (low..high).contains(&partner)
+                && stream.chance(0.45)
+                && !used.contains(&(partner, !top, sector))
+            {
                 spur(partner, !top, &mut used, stream);
                 placed += 1;
             }

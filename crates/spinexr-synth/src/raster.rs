@@ -90,23 +90,31 @@ impl Raster {
         let j0 = y as usize;
         let ty = y - j0 as f32;
         let (above, below) = (self.row(j0), self.row((j0 + 1).min(self.height - 1)));
-        let mix = |i: usize| above[i] + ty * (below[i] - above[i]);
-        // Each output column lies between two columns of this raster, at one of `factor` places.
-        let mut left = mix(0);
-        let mut right = left;
-        let mut column = usize::MAX; // of `right`
-        let half = (factor as isize - 1) / 2 + usize::from(factor.is_multiple_of(2)) as isize;
-        for (i, cell) in out.iter_mut().enumerate() {
-            let shifted = i as isize - half;
-            let i1 = (shifted.div_euclid(factor as isize) + 1).max(0) as usize;
-            if i1 != column {
-                left = if column == usize::MAX { mix(i1.saturating_sub(1).min(self.width - 1)) } else { right };
-                right = mix(i1.min(self.width - 1));
-                column = i1;
+        let mut line: Vec<f32> = above.iter().zip(below).map(|(a, b)| a + ty * (b - a)).collect();
+        // The last columns of `out` may lie past the middle of the last cell.
+        line.push(line[self.width - 1]);
+        line.push(line[self.width - 1]);
+        // Outputs before the middle of the first cell repeat it; then `factor` of them lie in each gap.
+        let (first, rest) = out.split_at_mut((factor / 2).min(out.len()));
+        first.fill(line[0]);
+        let odd = if factor % 2 == 1 { 0.0 } else { 0.5 };
+        let steps: Vec<f32> = (0..factor).map(|k| (k as f32 + odd) / f).collect();
+        if let [a, b] = steps[..] {
+            let mut pairs = rest.chunks_exact_mut(2);
+            for (pair, w) in (&mut pairs).zip(line.windows(2)) {
+                let rise = w[1] - w[0];
+                pair[0] = w[0] + a * rise;
+                pair[1] = w[0] + b * rise;
             }
-            let x = (i as f32 + 0.5) / f - 0.5;
-            let tx = x - x.floor();
-            *cell = left + tx * (right - left);
+            let n = rest.len() / 2;
+            if rest.len() % 2 == 1 {
+                rest[2 * n] = line[n] + a * (line[n + 1] - line[n]);
+            }
+            return;
+        }
+        for (group, w) in rest.chunks_mut(factor).zip(line.windows(2)) {
+            let rise = w[1] - w[0];
+            group.iter_mut().zip(&steps).for_each(|(cell, t)| *cell = w[0] + t * rise);
         }
     }
 }

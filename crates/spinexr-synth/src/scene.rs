@@ -48,11 +48,11 @@ pub struct Part {
     pub paint: Paint,
 }
 
-/// A round cord along points with a radius each; where its pieces overlap it is not counted twice.
+/// Round cords along points with a radius each; where its pieces overlap they are not counted twice.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tube {
-    /// Points of the centre line with the radius there, mm.
-    pub points: Vec<(Vec3, f32)>,
+    /// Strands, each the points of a centre line with the radius there, mm.
+    pub strands: Vec<Vec<(Vec3, f32)>>,
     /// Material.
     pub paint: Paint,
 }
@@ -110,9 +110,9 @@ impl Scene {
         self.parts.push(Part { solid, paint: Paint::Uniform(layer, weight) });
     }
 
-    /// Adds a cord.
+    /// Adds a cord of one strand.
     pub fn tube(&mut self, points: Vec<(Vec3, f32)>, paint: Paint) {
-        self.tubes.push(Tube { points, paint });
+        self.tubes.push(Tube { strands: vec![points], paint });
     }
 }
 

@@ -24,15 +24,17 @@ pub fn lumbar(scene: &mut Scene, spine: &Spine, patient: &Patient, stream: &mut 
     let barrel = Barrel { waist: slim, ..Barrel::plain(trunk, a, b, 330.0) };
     scene.body.push(Solid::Barrel(barrel));
     let seat = Frame::at(spine.base.origin + vec3(0.0, -20.0, -70.0) * s);
-    scene.body.push(Solid::Ellipsoid(seat, vec3(170.0 * girth, 112.0 * girth, 120.0 * s)));
+    scene.body.push(Solid::Ellipsoid(seat, vec3(162.0 * girth, 112.0 * girth, 130.0 * s)));
 
     for side in [-1.0f32, 1.0] {
         psoas(scene, spine, patient, side);
         // Muscles beside the spinous processes.
-        let spinal = Barrel::plain(Frame::at(middle + vec3(side * 32.0, -46.0, 0.0) * s), 26.0 * s, 20.0 * s, 260.0);
+        let spinal =
+            Barrel::plain(Frame::at(middle + vec3(side * 32.0, -46.0, 0.0) * s), 26.0 * s, 20.0 * s, 260.0);
         scene.organs.push((Solid::Barrel(spinal), 0.05));
         // Kidney and, above, lung behind the dome of the diaphragm.
-        let kidney = Frame::at(spine.vertebrae[3].frame.origin + vec3(side * 62.0, -14.0, 4.0 - 8.0 * side) * s);
+        let kidney =
+            Frame::at(spine.vertebrae[3].frame.origin + vec3(side * 62.0, -14.0, 4.0 - 8.0 * side) * s);
         scene.organs.push((Solid::Ellipsoid(kidney.rolled(-side * 0.25), vec3(27.0, 22.0, 54.0) * s), 0.05));
         let dome = 6.0 * stream.normal() - 8.0 * side;
         let lung = Frame::at(spine.vertebrae[5].frame.origin + vec3(side * 76.0, 22.0, 132.0 + dome) * s);
@@ -56,7 +58,9 @@ fn psoas(scene: &mut Scene, spine: &Spine, patient: &Patient, side: f32) {
         at(0, 62.0, 22.0),
         (spine.base.origin + vec3(side * 82.0, 30.0, -40.0) * s, 20.0 * s),
     ];
-    scene.cords.push(Tube { points: smooth_open(&points, 3), paint: Paint::Uniform(Layer::Soft, 0.10) });
+    scene
+        .cords
+        .push(Tube { strands: vec![smooth_open(&points, 3)], paint: Paint::Uniform(Layer::Soft, 0.10) });
 }
 
 // Gas in the bowel: pouches of the colon along its frame, small bubbles in the middle.
@@ -76,13 +80,18 @@ fn bowel(scene: &mut Scene, centre: Vec3, a: f32, b: f32, s: f32, stream: &mut S
         for k in 0..stream.between(2, 5) {
             let r = radius * stream.range(0.75, 1.2);
             let lying = Frame::at(at).rolled(heading);
-            scene.organs.push((Solid::Ellipsoid(lying, vec3(r, 0.8 * r, 0.85 * r)), -0.62));
+            scene.organs.push((Solid::Ellipsoid(lying, vec3(r, 0.8 * r, 0.85 * r)), -0.5));
             let bend = heading + 0.25 * k as f32;
             at = at + vec3(bend.cos(), 0.1, bend.sin()) * (1.05 * radius);
         }
     }
     for _ in 0..stream.between(4, 22) {
-        let at = centre + vec3(stream.range(-0.55, 0.55) * a, front * stream.range(-0.2, 1.0), stream.range(-120.0, 40.0) * s);
+        let at = centre
+            + vec3(
+                stream.range(-0.55, 0.55) * a,
+                front * stream.range(-0.2, 1.0),
+                stream.range(-120.0, 40.0) * s,
+            );
         let r = stream.range(2.0, 7.0) * s;
         scene.organs.push((Solid::Ellipsoid(Frame::at(at), vec3(r, r, 0.8 * r)), -0.8));
     }
@@ -141,7 +150,7 @@ pub fn cervical(scene: &mut Scene, spine: &Spine, patient: &Patient, stream: &mu
         (front(0, 20.0) + vec3(0.0, -6.0, -60.0) * s, 8.5),
     ]
     .map(|(p, r)| (p, r * s));
-    scene.cords.push(Tube { points: smooth_open(&airway, 4), paint: GAS });
+    scene.cords.push(Tube { strands: vec![smooth_open(&airway, 4)], paint: GAS });
     let mouth = head.moved(vec3(0.0, 66.0, -20.0) * s);
     if stream.chance(0.5) {
         scene.organs.push((Solid::Ellipsoid(mouth, vec3(18.0, 26.0, 4.0) * s), -0.9));
@@ -155,6 +164,11 @@ pub fn cervical(scene: &mut Scene, spine: &Spine, patient: &Patient, stream: &mu
     // Cartilage of the larynx calcifies with age.
     if patient.age_years > 45 && stream.chance(0.5) {
         let at = front(3, 34.0);
-        scene.knob(Frame::at(at).aimed(Vec3::default(), vec3(0.0, -0.3, 1.0), RIGHT), vec3(14.0, 3.0, 11.0) * s, 0.4, 0.02);
+        scene.knob(
+            Frame::at(at).aimed(Vec3::default(), vec3(0.0, -0.3, 1.0), RIGHT),
+            vec3(14.0, 3.0, 11.0) * s,
+            0.4,
+            0.02,
+        );
     }
 }

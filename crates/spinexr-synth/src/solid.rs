@@ -250,9 +250,7 @@ impl Solid {
                     && p.z < end(b.h_top, b.dish_top, b.slope_top)
                     && -p.z < end(b.h_bottom, b.dish_bottom, b.slope_bottom)
             }
-            Self::Ellipsoid(_, r) => {
-                (p.x / r.x).powi(2) + (p.y / r.y).powi(2) + (p.z / r.z).powi(2) < 1.0
-            }
+            Self::Ellipsoid(_, r) => (p.x / r.x).powi(2) + (p.y / r.y).powi(2) + (p.z / r.z).powi(2) < 1.0,
         }
     }
 }

@@ -160,7 +160,13 @@ pub struct Camera {
 impl Camera {
     /// A camera that looks at `target` along `forward`, with `object_to_detector_mm` behind the target and
     /// turned in its plane by `roll_rad`.
-    pub fn aimed(target: Vec3, forward: Vec3, roll_rad: f32, sid_mm: f32, object_to_detector_mm: f32) -> Self {
+    pub fn aimed(
+        target: Vec3,
+        forward: Vec3,
+        roll_rad: f32,
+        sid_mm: f32,
+        object_to_detector_mm: f32,
+    ) -> Self {
         let forward = forward.unit();
         let right = forward.cross(vec3(0.0, 0.0, 1.0)).unit();
         let up = right.cross(forward);

@@ -40,11 +40,11 @@ const fn level(kind: Kind, half_width: f32, half_depth: f32, height: f32, disc: 
 }
 
 const LUMBAR: [Level; 8] = [
-    level(Kind::Lumbar, 25.0, 17.3, 27.5, 9.5, 19.0),   // L5 over S1
-    level(Kind::Lumbar, 24.0, 17.2, 27.5, 11.0, 14.0),  // L4
-    level(Kind::Lumbar, 23.0, 17.0, 27.5, 10.5, 10.0),  // L3
-    level(Kind::Lumbar, 22.0, 16.6, 27.0, 9.5, 7.0),    // L2
-    level(Kind::Lumbar, 21.0, 16.0, 26.5, 8.0, 3.0),    // L1
+    level(Kind::Lumbar, 25.0, 17.3, 27.5, 9.5, 19.0), // L5 over S1
+    level(Kind::Lumbar, 24.0, 17.2, 27.5, 11.0, 14.0), // L4
+    level(Kind::Lumbar, 23.0, 17.0, 27.5, 10.5, 10.0), // L3
+    level(Kind::Lumbar, 22.0, 16.6, 27.0, 9.5, 7.0),  // L2
+    level(Kind::Lumbar, 21.0, 16.0, 26.5, 8.0, 3.0),  // L1
     level(Kind::Thoracic, 20.0, 15.3, 25.0, 6.5, -1.0), // T12
     level(Kind::Thoracic, 18.8, 15.0, 23.5, 5.5, -3.0), // T11
     level(Kind::Thoracic, 17.5, 15.0, 22.5, 5.0, -4.0), // T10

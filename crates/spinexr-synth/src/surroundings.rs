@@ -50,7 +50,7 @@ fn sacrum(scene: &mut Scene, base: &Frame, patient: &Patient) {
                 let wing = [36.0, 32.0, 24.0, 18.0][k] * s;
                 let place = vec3(side * (0.72 * a * s + 0.5 * wing), -5.0 * s, 1.0);
                 let radii = vec3(0.62 * wing, (12.0 - 2.0 * k as f32) * s, (h + 2.5) * s);
-                scene.knob(frame.moved(place), radii, 0.8 * shell, 0.75 * core);
+                scene.knob(frame.moved(place), radii, 0.25 * shell, 0.6 * core);
                 let hole = frame.moved(vec3(side * (0.8 * a + 4.0) * s, -4.0 * s, (-h - 0.5) * s));
                 let hole_size = vec3(5.2, 9.0, 4.2) * (s * (1.0 - 0.08 * k as f32));
                 scene.fill(Solid::Ellipsoid(hole, hole_size), Layer::Cancellous, -0.9 * core);
@@ -92,8 +92,7 @@ fn pelvis(scene: &mut Scene, base: &Frame, patient: &Patient, stream: &mut Strea
         vec3(52.0, -36.0, -44.0),
     ];
     for side in [-1.0f32, 1.0] {
-        let outline: Vec<Vec3> =
-            wing.iter().map(|p| frame.point(vec3(side * p.x, p.y, p.z) * s)).collect();
+        let outline: Vec<Vec3> = wing.iter().map(|p| frame.point(vec3(side * p.x, p.y, p.z) * s)).collect();
         scene.plates.push(Plate {
             outline: smooth_closed(&outline, 4),
             thickness_mm: 6.5,
@@ -103,9 +102,9 @@ fn pelvis(scene: &mut Scene, base: &Frame, patient: &Patient, stream: &mut Strea
         });
         // Thick bone beside the sacroiliac joint and above the hip.
         let joint = frame.aimed(vec3(side * 54.0, -44.0, -16.0) * s, vec3(side * 0.25, 0.3, 1.0), RIGHT);
-        scene.knob(joint, vec3(6.5, 15.0, 26.0) * s, 1.0 * patient.shell, 1.1 * patient.cancellous);
+        scene.knob(joint, vec3(6.0, 15.0, 26.0) * s, 0.35 * patient.shell, patient.cancellous);
         let roof = frame.moved(vec3(side * 92.0, 14.0, -84.0) * s);
-        scene.knob(roof, vec3(24.0, 22.0, 20.0) * s, 1.6 * patient.shell, 1.1 * patient.cancellous);
+        scene.knob(roof, vec3(24.0, 22.0, 20.0) * s, 0.3 * patient.shell, 0.9 * patient.cancellous);
         let brim: Vec<(Vec3, f32)> = [
             (vec3(47.0, -38.0, -20.0), 4.5),
             (vec3(62.0, -10.0, -44.0), 4.5),
@@ -177,7 +176,8 @@ fn clavicles(scene: &mut Scene, origin: Vec3, patient: &Patient, stream: &mut St
             (vec3(side * 132.0, 18.0, drop + 14.0), 7.0),
         ]
         .map(|(p, r)| (origin + p * s, r * s));
-        let paint = Paint::Bone { shell_mm: 1.5 * patient.shell, end_mm: 1.0, core: 0.8 * patient.cancellous };
+        let paint =
+            Paint::Bone { shell_mm: 1.5 * patient.shell, end_mm: 1.0, core: 0.8 * patient.cancellous };
         scene.tube(smooth_open(&points, 5), paint);
     }
 }
@@ -197,14 +197,19 @@ fn head(scene: &mut Scene, spine: &Spine, patient: &Patient, stream: &mut Stream
     // Petrous bones, mastoids, condyles and the clivus make the base dense.
     for side in [-1.0f32, 1.0] {
         let petrous = head.aimed(vec3(side * 36.0, 4.0, 17.0) * s, vec3(side, -0.5, 0.15), UP);
-        scene.knob(petrous, vec3(11.0, 10.0, 27.0) * s, 2.5 * shell, 0.42);
-        scene.knob(head.moved(vec3(side * 52.0, -12.0, 3.0) * s), vec3(10.0, 13.0, 17.0) * s, 1.6 * shell, 0.12);
+        scene.knob(petrous, vec3(11.0, 10.0, 27.0) * s, 0.6 * shell, 0.45);
+        scene.knob(
+            head.moved(vec3(side * 52.0, -12.0, 3.0) * s),
+            vec3(10.0, 13.0, 17.0) * s,
+            0.5 * shell,
+            0.12,
+        );
         scene.knob(head.moved(vec3(side * 17.0, -3.0, 5.0) * s), vec3(7.0, 10.0, 6.0) * s, 1.4 * shell, 0.22);
     }
     let clivus = head.aimed(vec3(0.0, 22.0, 20.0) * s, vec3(0.0, 0.6, 1.0), RIGHT);
     scene.knob(clivus, vec3(14.0, 5.0, 20.0) * s, 1.6 * shell, 0.2);
     let occiput = head.aimed(vec3(0.0, -40.0, 6.0) * s, vec3(0.0, -1.0, 0.25), RIGHT);
-    scene.knob(occiput, vec3(38.0, 4.5, 34.0) * s, 1.8 * shell, 0.25);
+    scene.knob(occiput, vec3(38.0, 4.5, 34.0) * s, 0.4 * shell, 0.3);
 
     // The jaw: two rami and the arch, with teeth.
     let open = 4.0 * stream.normal();
@@ -219,7 +224,10 @@ fn head(scene: &mut Scene, spine: &Spine, patient: &Patient, stream: &mut Stream
             (vec3(0.0, 96.0, -54.0 - open), 11.0),
         ]
         .map(|(p, r)| (head.point(p * s), r * s));
-        scene.tube(smooth_open(&ramus, 4), Paint::Bone { shell_mm: 2.2 * shell, end_mm: 1.0, core: 1.2 * core });
+        scene.tube(
+            smooth_open(&ramus, 4),
+            Paint::Bone { shell_mm: 2.2 * shell, end_mm: 1.0, core: 1.2 * core },
+        );
         for k in 0..7 {
             let t = k as f32 / 6.0;
             let place = vec3(side * (36.0 - 32.0 * t * t), 52.0 + 40.0 * t, 0.0);
@@ -231,7 +239,7 @@ fn head(scene: &mut Scene, spine: &Spine, patient: &Patient, stream: &mut Stream
     }
     // Hard palate and upper jaw.
     let palate = head.moved(vec3(0.0, 62.0, -8.0) * s);
-    scene.knob(palate, vec3(26.0, 34.0, 3.6) * s, 1.2 * shell, 0.3);
+    scene.knob(palate, vec3(26.0, 34.0, 3.0) * s, 0.3 * shell, 0.25);
 }
 
 fn hyoid(scene: &mut Scene, spine: &Spine, patient: &Patient) {

@@ -66,18 +66,20 @@ fn lumbar_arch(scene: &mut Scene, v: &Vertebra, patient: &Patient, wings: f32) {
             RIGHT,
         );
         let reach = (8.5 + 0.5 * v.arch_back_mm) * s;
-        scene.barrel(Barrel { waist: 0.12, ..Barrel::plain(pedicle, slim * s, 7.2 * s, reach) }, 1.3 * shell, core);
+        scene.barrel(
+            Barrel { waist: 0.12, ..Barrel::plain(pedicle, slim * s, 7.2 * s, reach) },
+            1.3 * shell,
+            core,
+        );
 
         // Superior and inferior articular processes with the pars between them.
         let upper = arch.aimed(vec3(x * 1.06, from_back(16.0), h + 0.5), vec3(0.0, -0.12, 1.0), RIGHT);
         scene.knob(upper, vec3(4.6, 5.6, 10.0) * s, 1.3 * shell, core);
-        let lower = arch.aimed(vec3(x * 0.78, from_back(23.0), -h - 4.0), vec3(-side * 0.1, -0.16, 1.0), RIGHT);
+        let lower =
+            arch.aimed(vec3(x * 0.78, from_back(23.0), -h - 4.0), vec3(-side * 0.1, -0.16, 1.0), RIGHT);
         scene.knob(lower, vec3(5.0, 4.8, 10.5) * s, 1.3 * shell, core);
-        let pars = arch.aimed(
-            vec3(x * 0.92, from_back(18.5), -0.15 * h),
-            vec3(side * 0.18, 0.28, 1.0),
-            RIGHT,
-        );
+        let pars =
+            arch.aimed(vec3(x * 0.92, from_back(18.5), -0.15 * h), vec3(side * 0.18, 0.28, 1.0), RIGHT);
         scene.barrel(Barrel::plain(pars, 4.6 * s, 4.4 * s, 12.0 * s).domed(3.0), 1.5 * shell, core);
 
         let lamina = arch.aimed(
@@ -93,7 +95,7 @@ fn lumbar_arch(scene: &mut Scene, v: &Vertebra, patient: &Patient, wings: f32) {
             UP,
         );
         let blade = Barrel::plain(transverse, 5.4 * s, 2.9 * s, (15.0 * wings).max(6.0) * s);
-        scene.barrel(blade.domed(2.0).tapered(-0.22), 0.8 * shell, core);
+        scene.barrel(blade.domed(3.5).tapered(-0.3), 0.7 * shell, core);
     }
     // The spinous process: a blade seen from the side, a teardrop from the front.
     let length = if wings < 1.0 { 13.0 } else { 15.0 };
@@ -111,11 +113,8 @@ fn cervical_arch(scene: &mut Scene, v: &Vertebra, patient: &Patient, wings: f32)
     // C7 and T1 have the long processes.
     let long = ((v.half.y - 7.9 * 1.0) / 0.6).clamp(0.0, 1.6);
     for side in [-1.0f32, 1.0] {
-        let pedicle = v.frame.aimed(
-            vec3(side * (w + 0.5), back - 1.5 * s, 0.15 * h),
-            vec3(side * 0.72, -0.7, 0.0),
-            UP,
-        );
+        let pedicle =
+            v.frame.aimed(vec3(side * (w + 0.5), back - 1.5 * s, 0.15 * h), vec3(side * 0.72, -0.7, 0.0), UP);
         scene.barrel(Barrel::plain(pedicle, 3.4 * s, 2.6 * s, 5.0 * s), 0.9 * shell, core);
         // The pillar: a rhomboid whose ends slope down to the back, where the facets glide.
         let pillar = v.frame.moved(vec3(side * (w + 6.0 * s), back - 8.0 * s, -0.1 * h));
@@ -126,9 +125,16 @@ fn cervical_arch(scene: &mut Scene, v: &Vertebra, patient: &Patient, wings: f32)
             ..Barrel::plain(pillar, 5.4 * s, 5.8 * s, (h + 0.5 * v.disc_below_mm) * 0.86)
         };
         scene.barrel(rhomboid, 0.9 * shell, core);
-        let transverse =
-            v.frame.aimed(vec3(side * (w + 7.0 * s * wings), back + 2.0 * s, -0.1 * h), vec3(side, 0.2, -0.2), UP);
-        scene.barrel(Barrel::plain(transverse, 3.2 * s, 2.6 * s, 6.0 * s * wings).domed(1.5), 0.6 * shell, core);
+        let transverse = v.frame.aimed(
+            vec3(side * (w + 7.0 * s * wings), back + 2.0 * s, -0.1 * h),
+            vec3(side, 0.2, -0.2),
+            UP,
+        );
+        scene.barrel(
+            Barrel::plain(transverse, 3.2 * s, 2.6 * s, 6.0 * s * wings).domed(1.5),
+            0.6 * shell,
+            core,
+        );
         let lamina = v.frame.aimed(
             vec3(side * 8.0 * s, back - 14.5 * s, -0.25 * h),
             vec3(0.0, -0.25, 1.0),
@@ -136,7 +142,11 @@ fn cervical_arch(scene: &mut Scene, v: &Vertebra, patient: &Patient, wings: f32)
         );
         scene.knob(lamina, vec3(8.5, 2.2, 5.8) * s, 0.9 * shell, core);
         // Uncinate processes raise the sides of the upper end plate.
-        let hook = v.frame.aimed(vec3(side * w * 0.88, -0.15 * v.half.y, h + 0.3), vec3(side * 0.35, 0.0, 1.0), RIGHT);
+        let hook = v.frame.aimed(
+            vec3(side * w * 0.88, -0.15 * v.half.y, h + 0.3),
+            vec3(side * 0.35, 0.0, 1.0),
+            RIGHT,
+        );
         if wings < 1.2 {
             scene.knob(hook, vec3(1.7 * s, 5.0 * s, 3.2 * s), 0.6 * shell, core);
         }
@@ -186,7 +196,12 @@ fn axis(scene: &mut Scene, v: &Vertebra, patient: &Patient) {
         let shoulder = Barrel {
             slope_top: [side * -0.35, 0.0],
             slope_bottom: [0.0, -0.5],
-            ..Barrel::plain(v.frame.moved(vec3(side * 14.0 * s, back - 3.0 * s, 1.0)), 7.0 * s, 6.5 * s, 8.0 * s)
+            ..Barrel::plain(
+                v.frame.moved(vec3(side * 14.0 * s, back - 3.0 * s, 1.0)),
+                7.0 * s,
+                6.5 * s,
+                8.0 * s,
+            )
         };
         scene.barrel(shoulder, 0.9 * shell, core);
         let lamina = v.frame.aimed(

@@ -3,11 +3,11 @@
 use super::{Extent, Seen};
 use crate::patient::{Patient, Region};
 use crate::random::Stream;
-use crate::scene::{Layer, Paint, Scene};
+use crate::scene::{Layer, Paint, Scene, Tube};
 use crate::space::{Vec3, vec3};
 use crate::spine::{Spine, Vertebra};
 
-const SPUR: Paint = Paint::Bone { shell_mm: 0.8, end_mm: 0.8, core: 0.4 };
+const SPUR: Paint = Paint::Bone { shell_mm: 0.9, end_mm: 0.9, core: 0.5 };
 
 /// A beak on the rim that grows outwards and bends towards the disc, with a ridge to each side of it.
 pub(super) fn osteophyte(
@@ -24,6 +24,7 @@ pub(super) fn osteophyte(
     let up = if top { 1.0 } else { -1.0 };
     let hook = stream.range(0.15, 0.75);
     let mut balls = Vec::new();
+    let mut strands = Vec::new();
     let mut longest_tip = v.rim(top, angle_rad);
     for k in -3i32..=3 {
         let angle = angle_rad + 0.13 * k as f32;
@@ -50,8 +51,9 @@ pub(super) fn osteophyte(
         if k == 0 {
             longest_tip = points[4].0;
         }
-        scene.tube(points, SPUR);
+        strands.push(points);
     }
+    scene.tubes.push(Tube { strands, paint: SPUR });
     let seen = Seen::StandsOut {
         frame: v.frame,
         half: [v.half.x, v.half.y],
@@ -62,7 +64,13 @@ pub(super) fn osteophyte(
 }
 
 /// Bone grows into the foramina below `level` from the facet behind and the body in front.
-pub(super) fn stenosis(scene: &mut Scene, spine: &Spine, patient: &Patient, level: usize, grade: f32) -> Vec<Extent> {
+pub(super) fn stenosis(
+    scene: &mut Scene,
+    spine: &Spine,
+    patient: &Patient,
+    level: usize,
+    grade: f32,
+) -> Vec<Extent> {
     let (upper, lower) = (&spine.vertebrae[level], &spine.vertebrae[level - 1]);
     let lumbar = spine.region == Region::Lumbar;
     let s = patient.scale * if lumbar { 1.0 } else { upper.half.y / 8.0 };
@@ -86,11 +94,17 @@ pub(super) fn stenosis(scene: &mut Scene, spine: &Spine, patient: &Patient, leve
         } else {
             let x = side * (lower.half.x + 1.0);
             grow(vec3(x, back + 1.5 * s, lower.half.z + 1.8 * s), vec3(2.6, 3.0 * g, 3.6 * g) * s);
-            grow(vec3(side * (lower.half.x + 4.0 * s), back - 5.0 * s, lower.half.z + 1.0 * s), vec3(3.0, 2.8 * g, 4.6 * g) * s);
+            grow(
+                vec3(side * (lower.half.x + 4.0 * s), back - 5.0 * s, lower.half.z + 1.0 * s),
+                vec3(3.0, 2.8 * g, 4.6 * g) * s,
+            );
             axis = lower.frame.direction(vec3(side * 0.72, 0.70, -0.15)).unit();
         }
         // The foramen itself, from the upper pedicle's floor to the lower one's roof.
-        let middle = lower.frame.point(vec3(0.0, 0.0, lower.half.z)).lerp(upper.frame.point(vec3(0.0, 0.0, -upper.half.z)), 0.5);
+        let middle = lower
+            .frame
+            .point(vec3(0.0, 0.0, lower.half.z))
+            .lerp(upper.frame.point(vec3(0.0, 0.0, -upper.half.z)), 0.5);
         let (out, behind) = if lumbar { (0.68 * lower.half.x, 6.0) } else { (lower.half.x + 2.5, 3.0) };
         let hole = middle + lower.frame.direction(vec3(side * out, back - behind * s, 0.0));
         let (tall, wide) = if lumbar { (10.0 * s, 5.0 * s) } else { (4.8 * s, 2.6 * s) };
@@ -142,7 +156,12 @@ pub(super) fn enthesophyte(scene: &mut Scene, v: &Vertebra, length_mm: f32) -> E
     };
     let at = |dy: f32, dz: f32| v.frame.point(vec3(0.0, y + dy, z + dz));
     let l = length_mm * s.max(0.75);
-    let points = vec![(at(5.0, 2.0), 2.6), (at(0.0, 0.3 * l), 2.4), (at(-2.0, 0.75 * l), 1.9), (at(-1.0, 1.15 * l), 0.8)];
+    let points = vec![
+        (at(5.0, 2.0), 2.6),
+        (at(0.0, 0.3 * l), 2.4),
+        (at(-2.0, 0.75 * l), 1.9),
+        (at(-1.0, 1.15 * l), 0.8),
+    ];
     let balls = points.clone();
     scene.tube(points, Paint::Bone { shell_mm: 1.2, end_mm: 1.0, core: 0.6 });
     (balls, Seen::Along(v.frame.x, 0.8))

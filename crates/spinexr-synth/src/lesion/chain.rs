@@ -28,19 +28,30 @@ pub(super) fn support(spine: &Spine, level: usize) -> (Frame, Vec3) {
 }
 
 /// Dense end plates on both sides of the low disc, and sometimes gas in it.
-pub(super) fn low_disc(scene: &mut Scene, spine: &Spine, level: usize, share: f32, stream: &mut Stream) -> Extent {
+pub(super) fn low_disc(
+    scene: &mut Scene,
+    spine: &Spine,
+    level: usize,
+    share: f32,
+    stream: &mut Stream,
+) -> Extent {
     let upper = &spine.vertebrae[level];
     let (below, below_half) = support(spine, level);
     let s = upper.half.y / 16.0;
     let density = 0.16 + 0.22 * (1.0 - share);
     let depth = stream.range(2.0, 4.2) * s;
     let slab = |frame: Frame, half: Vec3| {
-        let barrel = Barrel { back: 0.8 * half.y, ..Barrel::plain(frame, 0.92 * half.x, half.y, 0.5 * depth) };
+        let barrel =
+            Barrel { back: 0.8 * half.y, ..Barrel::plain(frame, 0.92 * half.x, half.y, 0.5 * depth) };
         Solid::Barrel(barrel.tapered(0.0))
     };
     let upper_end = upper.frame.moved(vec3(0.0, 0.0, -upper.half.z + 0.55 * depth + 0.6 * upper.dish[1]));
     scene.fill(slab(upper_end, upper.half), Layer::Cancellous, density);
-    scene.fill(slab(below.moved(vec3(0.0, 0.0, -0.55 * depth - 1.0 * s)), below_half), Layer::Cancellous, density);
+    scene.fill(
+        slab(below.moved(vec3(0.0, 0.0, -0.55 * depth - 1.0 * s)), below_half),
+        Layer::Cancellous,
+        density,
+    );
     if stream.chance(0.25) && upper.disc_below_mm > 2.0 {
         let at = below.moved(vec3(0.0, stream.range(-0.2, 0.4) * below_half.y, 0.5 * upper.disc_below_mm));
         let gas = vec3(0.6 * below_half.x, 0.45 * below_half.y, 0.25 * upper.disc_below_mm + 0.4);

@@ -53,7 +53,10 @@ pub(super) fn rods(
                 (vec3(x * 1.12, back - 24.0 * s, 0.34 * v.half.z), vec3(x * 0.62, depth, 0.30 * v.half.z))
             } else {
                 let x = side * (v.half.x + 5.0 * s);
-                (vec3(x, back - 15.0 * s, -0.1 * v.half.z), vec3(x + side * 3.5 * s, back - 4.0 * s, 0.35 * v.half.z))
+                (
+                    vec3(x, back - 15.0 * s, -0.1 * v.half.z),
+                    vec3(x + side * 3.5 * s, back - 4.0 * s, 0.35 * v.half.z),
+                )
             };
             let (head, tip) = (v.frame.point(head), v.frame.point(tip));
             rod.push((head, radius * if lumbar { 0.88 } else { 0.95 }));
@@ -152,10 +155,20 @@ pub(super) fn front_plate(
         balls.extend(corners(&frame, 6.8 * s, 1.2 * s, half_length));
     }
     for (k, v) in chosen.iter().enumerate() {
-        let z = if k == 0 { -0.3 } else if k == n - 1 { 0.3 } else { 0.0 } * v.half.z;
+        let z = if k == 0 {
+            -0.3
+        } else if k == n - 1 {
+            0.3
+        } else {
+            0.0
+        } * v.half.z;
         for side in [-1.0f32, 1.0] {
             let head = v.frame.point(vec3(side * 4.2 * s, 1.1 * v.half.y + 1.0, z));
-            let tip = v.frame.point(vec3(side * 2.6 * s, -0.35 * v.half.y, z + (k as f32 - 0.5 * (n - 1) as f32).signum() * 2.0));
+            let tip = v.frame.point(vec3(
+                side * 2.6 * s,
+                -0.35 * v.half.y,
+                z + (k as f32 - 0.5 * (n - 1) as f32).signum() * 2.0,
+            ));
             screw(scene, head, tip, 1.9 * s, v.frame.x);
             balls.extend([(head, 1.9 * s), (tip, 1.2 * s)]);
         }

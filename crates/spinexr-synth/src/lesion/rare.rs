@@ -19,16 +19,20 @@ pub(super) fn lysis(
     stream: &mut Stream,
 ) -> Extent {
     let s = v.half.y / 16.0;
-    let r = radius_mm * s.max(0.6);
-    let frame = v.frame.moved(vec3(side * 0.5 * v.half.x, stream.range(-0.3, 0.1) * v.half.y, stream.range(-0.1, 0.35) * v.half.z));
+    let r = 0.82 * radius_mm * s.max(0.6);
+    let frame = v.frame.moved(vec3(
+        side * 0.42 * v.half.x,
+        stream.range(-0.3, 0.1) * v.half.y,
+        stream.range(-0.1, 0.35) * v.half.z,
+    ));
     let hole = vec3(1.0 * r, 1.25 * r, 0.9 * r);
     scene.fill(Solid::Ellipsoid(frame, hole), Layer::Cancellous, -0.95 * patient.cancellous - 0.05);
     let pedicle = v.frame.moved(vec3(side * 0.66 * v.half.x, -0.84 * v.half.y - 5.0 * s, 0.32 * v.half.z));
     if v.half.y > 12.0 {
         scene.fill(Solid::Ellipsoid(pedicle, vec3(6.5, 10.0, 9.0) * s), Layer::Cortical, -0.28);
     }
-    if stream.chance(0.6) {
-        scene.knob(frame, hole * 1.06, 0.8, 0.0);
+    if stream.chance(0.5) {
+        scene.knob(frame, hole * 1.06, 0.5, 0.0);
     }
     (vec![(frame.origin, 0.98 * r)], Seen::Always)
 }
@@ -60,7 +64,8 @@ pub(super) fn vessel_chalk(
                     let (t0, t1) = (k as f32 / 6.0, (k as f32 + stream.range(0.6, 1.1)) / 6.0);
                     let wobble = vec3(stream.normal(), stream.normal(), 0.0) * 0.6;
                     let r = stream.range(0.8, 1.7) * s.max(0.7);
-                    let points = vec![(w[0].lerp(w[1], t0) + offset + wobble, r), (w[0].lerp(w[1], t1) + offset, r)];
+                    let points =
+                        vec![(w[0].lerp(w[1], t0) + offset + wobble, r), (w[0].lerp(w[1], t1) + offset, r)];
                     balls.extend(points.clone());
                     scene.tube(points, Paint::Uniform(Layer::Cortical, 0.9));
                 }
@@ -96,9 +101,16 @@ pub(super) fn fracture(scene: &mut Scene, v: &Vertebra, body: bool, stream: &mut
     let at = v.frame.aimed(vec3(0.0, y, z), vec3(0.0, -1.0, 0.35 * stream.normal()), vec3(1.0, 0.0, 0.0));
     let gap = Barrel::plain(at, 8.0, r, 1.3 * s.max(0.75));
     scene.fill(Solid::Barrel(gap), Layer::Cortical, -0.55);
-    let rim = Barrel { frame: at.moved(vec3(0.0, 0.0, 2.2 * s)), ..Barrel::plain(at, 2.6 * s, 0.85 * r, 0.7 * s) };
+    let rim =
+        Barrel { frame: at.moved(vec3(0.0, 0.0, 2.2 * s)), ..Barrel::plain(at, 2.6 * s, 0.85 * r, 0.7 * s) };
     scene.fill(Solid::Barrel(rim), Layer::Cortical, 0.5);
-    (vec![(at.point(vec3(0.0, 0.7 * r, 0.0)), 0.35 * r + 2.0 * s), (at.point(vec3(0.0, -0.7 * r, 0.0)), 0.35 * r + 2.0 * s)], Seen::Along(v.frame.x, 0.8))
+    (
+        vec![
+            (at.point(vec3(0.0, 0.7 * r, 0.0)), 0.35 * r + 2.0 * s),
+            (at.point(vec3(0.0, -0.7 * r, 0.0)), 0.35 * r + 2.0 * s),
+        ],
+        Seen::Along(v.frame.x, 0.8),
+    )
 }
 
 /// A cloud of dense bone inside a body.
@@ -159,7 +171,10 @@ pub(super) fn foreign(scene: &mut Scene, spine: &Spine, shape: u8, stream: &mut 
     match shape {
         0 => {
             scene.fill(Solid::Ellipsoid(frame, vec3(4.5, 4.5, 9.0) * s), Layer::Heavy, 1.0);
-            balls.extend([(frame.point(vec3(0.0, 0.0, 4.5 * s)), 4.5 * s), (frame.point(vec3(0.0, 0.0, -4.5 * s)), 4.5 * s)]);
+            balls.extend([
+                (frame.point(vec3(0.0, 0.0, 4.5 * s)), 4.5 * s),
+                (frame.point(vec3(0.0, 0.0, -4.5 * s)), 4.5 * s),
+            ]);
         }
         1 => {
             let coin = Barrel::plain(frame, 11.0 * s, 11.0 * s, 1.0);
@@ -170,7 +185,10 @@ pub(super) fn foreign(scene: &mut Scene, spine: &Spine, shape: u8, stream: &mut 
             }));
         }
         2 => {
-            let points = vec![(frame.point(vec3(0.0, 0.0, -17.0 * s)), 0.7), (frame.point(vec3(0.0, 0.0, 17.0 * s)), 0.7)];
+            let points = vec![
+                (frame.point(vec3(0.0, 0.0, -17.0 * s)), 0.7),
+                (frame.point(vec3(0.0, 0.0, 17.0 * s)), 0.7),
+            ];
             balls.extend(points.clone());
             scene.tube(points, Paint::Uniform(Layer::Heavy, 1.0));
         }
