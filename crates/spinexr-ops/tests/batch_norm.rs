@@ -1,5 +1,7 @@
 //! Batch norm against the formula in f64, its gradients, its modes, and its place in a module.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod support;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};

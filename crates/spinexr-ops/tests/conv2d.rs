@@ -1,6 +1,8 @@
 //! Convolution through the tensor API: forward pass and all gradients against direct sums in f64, finite
 //! differences, views as inputs, and parameters without gradient.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod support;
 
 use burn::module::Module;

@@ -1,5 +1,7 @@
 //! The number of threads does not change a bit of a training step.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod support;
 
 use burn::tensor::Device;

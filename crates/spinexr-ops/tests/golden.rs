@@ -4,6 +4,8 @@
 //! The numbers lie outside the repository (`SPINEXR_SHARED`, or `shared` beside the workspace); without
 //! them the tests say so and pass.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod support;
 
 use std::path::PathBuf;

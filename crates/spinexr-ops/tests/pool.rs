@@ -1,5 +1,7 @@
 //! Pooling, upsampling and rectified units against direct loops, with their gradients.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod support;
 
 use burn::tensor::{Device, Tensor};
