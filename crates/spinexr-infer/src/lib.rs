@@ -13,6 +13,7 @@ pub mod card;
 pub mod device;
 pub mod error;
 mod in_order;
+mod joint;
 mod label_layout;
 mod lettering;
 pub mod manifest;

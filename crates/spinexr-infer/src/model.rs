@@ -193,7 +193,7 @@ fn all_finite(x: Tensor<3>) -> Vec<bool> {
 
 /// The values of `[N, 1]`.
 fn values(x: Tensor<2>) -> Vec<f32> {
-    x.into_data().convert::<f32>().to_vec().expect("converted to f32 just now")
+    x.try_into_vec_as::<f32>().expect("a network gives float tensors that can be read back")
 }
 
 fn wrong_weights(spec: &ModelSpec, error: &weights::WeightsError) -> InferError {

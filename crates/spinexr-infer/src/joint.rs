@@ -1,0 +1,69 @@
+//! How several bundles and models speak with one voice: their boxes, thresholds, hash and provenance.
+
+use crate::InferError;
+use crate::bundle::{Bundle, hex};
+use crate::manifest::Decision;
+use sha2::{Digest, Sha256};
+use spinexr_core::nms::class_wise_nms;
+use spinexr_core::{BoxXyxy, Detection};
+use spinexr_dicom::Policy;
+use spinexr_models::{DetectConfig, Task};
+
+/// The boxes of one detector as they are; of several, after class-wise suppression over all of them.
+pub(crate) fn join_boxes(mut of_detectors: Vec<Vec<Detection>>, settings: &DetectConfig) -> Vec<Detection> {
+    if of_detectors.len() <= 1 {
+        return of_detectors.pop().unwrap_or_default();
+    }
+    let all: Vec<Detection> = of_detectors.concat();
+    let boxes: Vec<BoxXyxy> = all.iter().map(|d| d.xyxy).collect();
+    let scores: Vec<f32> = all.iter().map(|d| d.score).collect();
+    let classes: Vec<usize> = all.iter().map(|d| d.label.index()).collect();
+    let kept = class_wise_nms(&boxes, &scores, &classes, settings.nms_iou);
+    kept.into_iter().take(settings.max_detections).map(|i| all[i]).collect()
+}
+
+/// The thresholds of a set of bundles: those given, else those of the one bundle that holds every
+/// classifier, since c* belongs to the ensemble it was chosen for.
+pub(crate) fn decision_of(
+    bundles: &[Bundle],
+    given: Option<Decision>,
+) -> Result<Option<Decision>, InferError> {
+    if given.is_some() {
+        return Ok(given);
+    }
+    let Some(holder) = bundles.iter().find(|b| b.manifest().decision.is_some()) else { return Ok(None) };
+    let classifies = |b: &Bundle| b.manifest().models.iter().any(|m| m.task == Task::Classification);
+    let others = bundles.iter().filter(|b| !std::ptr::eq(*b, holder));
+    if others.clone().any(|b| b.manifest().decision.is_some() || classifies(b)) {
+        return Err(InferError::AmbiguousDecision {
+            bundles: bundles.len(),
+            holder: holder.manifest().name.clone(),
+        });
+    }
+    Ok(holder.manifest().decision)
+}
+
+/// The bundle's hash; of several, SHA-256 over their hashes in order.
+pub(crate) fn joint_hash(bundles: &[Bundle]) -> String {
+    if let [only] = bundles {
+        return only.hash().to_owned();
+    }
+    let mut hash = Sha256::new();
+    bundles.iter().for_each(|b| hash.update(b.hash().as_bytes()));
+    hex(&hash.finalize())
+}
+
+/// The provenance; of several policies, an object with one a policy.
+pub(crate) fn joint_pixels(mut provenances: Vec<(Policy, serde_json::Value)>) -> serde_json::Value {
+    if provenances.len() == 1 {
+        return provenances.swap_remove(0).1;
+    }
+    let named = provenances.into_iter().map(|(policy, provenance)| {
+        let name = match policy {
+            Policy::Vindr => "vindr",
+            Policy::Standard => "standard",
+        };
+        (name.to_owned(), provenance)
+    });
+    serde_json::Value::Object(named.collect())
+}
