@@ -70,8 +70,14 @@ pub(crate) fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|&b| b == b'\n').count()
 }
 
-/// For "unknown field `x`, expected one of `y`, `z`": the expected name nearest to the unknown one.
+/// For "unknown field `x`, expected one of `y`, `z`", or for "unexpected keys in table: x, available keys: y, z":
+/// the expected name nearest to the (first) unknown one.
 pub(crate) fn unknown_field_hint(message: &str) -> Option<String> {
+    let listed = |names: &str| names.split(", ").map(str::to_owned).collect::<Vec<String>>();
+    if let Some(rest) = message.strip_prefix("unexpected keys in table: ") {
+        let (unknown, known) = rest.split_once(", available keys: ")?;
+        return nearest_key(listed(unknown).first()?, listed(known).iter());
+    }
     let rest =
         message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `"))?;
     let mut quoted = rest.split('`');
@@ -125,6 +131,8 @@ mod tests {
         assert_eq!(unknown_field_hint(message).as_deref(), Some("momentum"));
         assert_eq!(unknown_field_hint("unknown field `zzzzzz`, expected `momentum`"), None);
         assert_eq!(unknown_field_hint("invalid type"), None);
+        let message = "unexpected keys in table: momentun, available keys: momentum, nesterov";
+        assert_eq!(unknown_field_hint(message).as_deref(), Some("momentum"));
     }
 
     #[test]

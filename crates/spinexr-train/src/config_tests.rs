@@ -45,14 +45,21 @@ fn the_papers_recipe() {
 
 #[test]
 fn a_misspelt_key_is_named_with_its_line_and_neighbour() {
-    let text = PAPER.replace("momentum = 0.9", "momentun = 0.9");
-    let line = 1 + text.lines().position(|l| l.contains("momentun")).unwrap();
-    let message = message(&text, &[]);
-    assert!(message.starts_with(&format!("x.toml:{line}: ")), "{message}");
-    assert!(
-        message.contains("unknown field `momentun`") && message.contains("did you mean `momentum`?"),
-        "{message}"
-    );
+    for (right, wrong, hint) in [
+        ("momentum = 0.9", "momentun = 0.9", "momentum"),
+        ("weight_decay_norms = 0.0", "weight_decay_norm = 0.0", "weight_decay_norms"),
+        ("batch_size = 32", "batchsize = 32", "batch_size"),
+        ("[augment]", "[augmet]", "augment"),
+        ("sgd = {", "sdg = {", "sgd"),
+        ("flip = 0.5", "flipp = 0.5", "flip"),
+    ] {
+        let text = PAPER.replace(right, wrong);
+        let key = wrong.trim_start_matches('[').split([' ', ']']).next().unwrap();
+        let line = 1 + text.lines().position(|l| l.contains(key)).unwrap();
+        let message = message(&text, &[]);
+        assert!(message.starts_with(&format!("x.toml:{line}: ")), "{message}");
+        assert!(message.contains(key) && message.contains(&format!("did you mean `{hint}`?")), "{message}");
+    }
 }
 
 #[test]

@@ -118,6 +118,18 @@ pub fn read(path: &Path) -> Result<Vec<Record>, TrainError> {
         .collect()
 }
 
+/// The updates of a log in order, for loss curves.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_log(path: &Path) -> Result<Vec<StepRecord>, TrainError> {
+    let steps = read(path)?.into_iter().filter_map(|record| match record {
+        Record::Step(step) => Some(step),
+        Record::Evaluation(_) => None,
+    });
+    Ok(steps.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +166,7 @@ mod tests {
         log.append(&evaluation).unwrap();
         drop(log);
         assert_eq!(read(&path).unwrap(), [step(1), evaluation]);
+        assert_eq!(read_log(&path).unwrap().len(), 1);
         std::fs::write(&path, "{\"kind\":\"step\"").unwrap();
         let message = read(&path).unwrap_err().to_string();
         assert!(message.contains("log.jsonl:1"), "{message}");

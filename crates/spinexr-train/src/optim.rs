@@ -224,3 +224,43 @@ fn adamw(
     let value = value.sub(first.clone().div(denominator).mul_scalar((lr / bias1) as f32));
     (value, ParamState { steps, first, second: Some(second) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::NamedTensor;
+    use burn::tensor::Device;
+    use spinexr_models::DenseNetConfig;
+
+    #[test]
+    fn weight_decay_goes_by_the_kind_of_a_parameter() {
+        let device = Device::flex();
+        let model = DenseNetConfig::mini().init(&device.clone().autodiff());
+        let config = OptimiserConfig {
+            lr: 1.0,
+            weight_decay: 0.5,
+            weight_decay_norms: 0.25,
+            weight_decay_biases: 0.75,
+            rule: Rule::Sgd { momentum: 0.0, nesterov: false },
+            groups: vec![],
+        };
+        let mut optimiser = Optimiser::new(&config, &model).unwrap();
+        let before = named_tensors(&model);
+        let trainable = || before.iter().filter(|(_, t)| t.trainable);
+        let zeros = trainable().map(|(name, t)| (name.clone(), t.flat.zeros_like())).collect();
+        // Biases begin at 0, where decay cannot be seen: shift everything by one first.
+        let model = update_tensors(model, |_, value, _| value.add_scalar(1.0));
+        let after = named_tensors(&optimiser.step(model, zeros, 1.0));
+        for (name, tensor) in trainable() {
+            let value = |t: &NamedTensor| t.flat.to_data().iter::<f32>().next().unwrap();
+            let kept = value(&after[name]) / (value(tensor) + 1.0);
+            let expected = match name.as_str() {
+                "classifier.bias" => 0.25,
+                name if name.contains("norm") => 0.75,
+                _ => 0.5,
+            };
+            assert!((kept - expected).abs() < 1e-4, "{name}: kept {kept}, expected {expected}");
+        }
+        assert!(!after["features.norm0.running_var"].trainable);
+    }
+}

@@ -160,7 +160,8 @@ fn a_loss_that_is_not_finite_stops_with_step_and_films() {
 #[test]
 fn a_run_is_never_overwritten_nor_resumed_as_another() {
     let dir = tempfile::tempdir().unwrap();
-    let experiment_a = experiment("densenet_mini_b", dir.path(), &["schedule.total_steps=2"]);
+    let experiment_a =
+        experiment("densenet_mini_b", dir.path(), &["schedule.total_steps=2", "schedule.warmup_steps=0"]);
     let data = films(dir.path(), &experiment_a);
     let out = dir.path().join("run");
 
@@ -170,7 +171,11 @@ fn a_run_is_never_overwritten_nor_resumed_as_another() {
     let exists = run(&experiment_a, &data, &out, false, None).unwrap_err();
     assert!(matches!(exists, TrainError::RunExists { .. }), "{exists}");
 
-    let other = experiment("densenet_mini_b", dir.path(), &["schedule.total_steps=2", "optimiser.lr=1"]);
+    let other = experiment(
+        "densenet_mini_b",
+        dir.path(),
+        &["schedule.total_steps=2", "schedule.warmup_steps=0", "optimiser.lr=1"],
+    );
     let differs = run(&other, &data, &out, true, None).unwrap_err();
     assert!(
         matches!(&differs, TrainError::ExperimentDiffers { key, .. } if key == "optimiser.lr"),
@@ -195,7 +200,11 @@ fn a_run_is_never_overwritten_nor_resumed_as_another() {
 #[test]
 fn frozen_layers_keep_weights_and_statistics() {
     let dir = tempfile::tempdir().unwrap();
-    let sets = ["schedule.total_steps=2", "model.frozen=[\"features.conv0\", \"features.norm0\"]"];
+    let sets = [
+        "schedule.total_steps=2",
+        "schedule.warmup_steps=0",
+        "model.frozen=[\"features.conv0\", \"features.norm0\"]",
+    ];
     let experiment_a = experiment("densenet_mini_b", dir.path(), &sets);
     let data = films(dir.path(), &experiment_a);
     let out = dir.path().join("run");
