@@ -1,7 +1,6 @@
 //! What can be wrong with a data set or a prepared cache.
 
 use spinexr_core::Split;
-use spinexr_dicom::ReadError;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -138,14 +137,6 @@ pub enum DataError {
         expected: &'static str,
         /// Its value.
         found: String,
-    },
-    /// A film could not be read.
-    #[error("film `{image_id}`: {source}")]
-    Film {
-        /// The film.
-        image_id: String,
-        /// Why.
-        source: ReadError,
     },
     /// There is no prepared cache of this policy and input size.
     #[error("{}: no prepared films of policy `{policy}` at {input}; prepare the data set first", path.display())]
