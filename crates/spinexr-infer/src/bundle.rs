@@ -57,7 +57,7 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// A bundle of models and their weights. `card` is the text of `card.md`; see [`crate::card`].
+    /// A bundle of models and their weights. `card` is the text of `card.md`; see [`crate::card()`].
     ///
     /// # Errors
     /// [`InferError::ManifestValue`] when the specifications do not fit together,

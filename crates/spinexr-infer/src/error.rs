@@ -110,18 +110,10 @@ pub enum InferError {
     NoModel,
     /// A film could not be read; the rest of a batch goes on.
     #[error(transparent)]
-    Read(#[from] spinexr_dicom::ReadError),
-    /// A prepared film could not be read; the rest of a batch goes on.
-    #[error("{image}: {source}")]
-    Prepared {
-        /// Image id.
-        image: String,
-        /// The cache's reason.
-        source: spinexr_data::DataError,
-    },
-    /// Data of a prepared set could not be used at all.
+    Read(Box<spinexr_dicom::ReadError>),
+    /// A prepared film, or a prepared set as a whole, could not be read.
     #[error(transparent)]
-    Data(#[from] spinexr_data::DataError),
+    Data(Box<spinexr_data::DataError>),
     /// A model gave NaN or infinity for a film; the rest of a batch goes on.
     #[error("{image}: model {model:?} gave {what} that are not finite; the film gets no prediction")]
     NotFinite {
@@ -168,5 +160,18 @@ impl InferError {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { path, action, source }
+    }
+}
+
+// The two are boxed so that a result is not made large by its rarest error.
+impl From<spinexr_data::DataError> for InferError {
+    fn from(error: spinexr_data::DataError) -> Self {
+        Self::Data(Box::new(error))
+    }
+}
+
+impl From<spinexr_dicom::ReadError> for InferError {
+    fn from(error: spinexr_dicom::ReadError) -> Self {
+        Self::Read(Box::new(error))
     }
 }

@@ -215,8 +215,8 @@ impl Pipeline {
         let caches = self
             .inputs
             .iter()
-            .map(|(policy, input)| Cache::open(dir, input, *policy))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|(policy, input)| Ok(Cache::open(dir, input, *policy)?))
+            .collect::<Result<Vec<_>, InferError>>()?;
         let fetch = |film: &Film| self.fetch(&caches, film);
         Ok(self.run(films, |film| film.path.clone(), fetch, on_film, on_progress))
     }
@@ -262,7 +262,8 @@ impl Pipeline {
     fn fetch(&self, caches: &[Cache], film: &Film) -> Result<ReadyFilm, InferError> {
         let start = Instant::now();
         let image = &film.annotation.image_id;
-        let inputs = caches.iter().map(|cache| cache.get(image)).collect::<Result<Vec<_>, _>>()?;
+        let inputs =
+            caches.iter().map(|cache| Ok(cache.get(image)?)).collect::<Result<Vec<_>, InferError>>()?;
         let mut provenances: Vec<(Policy, serde_json::Value)> = vec![];
         for ((policy, _), cache) in self.inputs.iter().zip(caches) {
             if provenances.iter().all(|(known, _)| known != policy) {

@@ -1,5 +1,7 @@
 //! Bundles on disk: what is saved comes back, and what is broken is refused by name.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use burn::tensor::Device;

@@ -1,5 +1,6 @@
 //! Small models with drawn weights, and films, for the tests of this crate.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use burn::tensor::Device;
 use spinexr_core::FilmPrediction;
