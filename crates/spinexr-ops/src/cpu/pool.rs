@@ -24,15 +24,15 @@ impl Windows {
         (index * self.stride[d]).saturating_sub(self.padding[d])
     }
 
-    /// Windows along dimension `d` whose tap `k` lies in the image.
-    fn inside(&self, d: usize, k: usize) -> core::ops::Range<usize> {
-        let first = self.padding[d].saturating_sub(k).div_ceil(self.stride[d]);
-        let end = (self.input[d] + self.padding[d]).saturating_sub(k).div_ceil(self.stride[d]);
-        first.min(self.output[d])..end.min(self.output[d])
+    /// First pixel behind window `index` along dimension `d`.
+    fn end(&self, d: usize, index: usize) -> usize {
+        (index * self.stride[d] + self.kernel[d] - self.padding[d]).min(self.input[d])
     }
 }
 
 /// Largest value of every window and its index in the input plane; the first of equals, and a NaN wins.
+///
+/// First the columns of a row of windows, whole rows at a time, then across columns.
 pub(crate) fn max_pool(
     planes: Planes,
     windows: &Windows,
@@ -42,45 +42,37 @@ pub(crate) fn max_pool(
 ) {
     let [oh, ow] = windows.output;
     let width = windows.input[1];
-    let columns: Vec<_> = (0..windows.kernel[1]).map(|k| windows.inside(1, k)).collect();
+    let better = |value: f32, best: f32| (value > best) | (value.is_nan() & !best.is_nan());
     out.par_chunks_mut(oh * ow).zip(from.par_chunks_mut(oh * ow)).enumerate().for_each(
         |(plane, (out, from))| {
             let (film, channel) = (plane / planes.c, plane % planes.c);
             let x = x.part(film, channel * planes.pixels, planes.pixels);
-            let mut best = vec![0.0f32; ow];
+            let (mut largest, mut row_of) = (vec![0.0f32; width], vec![0i32; width]);
             for (r, (out, at)) in out.chunks_exact_mut(ow).zip(from.chunks_exact_mut(ow)).enumerate() {
-                best.fill(f32::NEG_INFINITY);
-                let top = windows.start(0, r) * width;
-                for (c, at) in at.iter_mut().enumerate() {
-                    *at = (top + windows.start(1, c)) as i32;
-                }
-                // Tap by tap over a whole row of windows, which needs no branch inside.
-                for ky in 0..windows.kernel[0] {
-                    let Some(y) = (r * windows.stride[0] + ky).checked_sub(windows.padding[0]) else {
-                        continue;
-                    };
-                    if y >= windows.input[0] {
-                        break;
-                    }
-                    for (kx, inside) in columns.iter().enumerate() {
-                        if inside.is_empty() {
-                            continue;
-                        }
-                        let first = y * width + inside.start * windows.stride[1] + kx - windows.padding[1];
-                        let pixels = x[first..].iter().step_by(windows.stride[1]);
-                        let cells = best[inside.clone()].iter_mut().zip(&mut at[inside.clone()]);
-                        let mut index = first as i32;
-                        for ((best, at), &value) in cells.zip(pixels) {
-                            // Greater, or a NaN where there was none.
-                            let better = (value > *best) | (value.is_nan() & !best.is_nan());
-                            *best = if better { value } else { *best };
-                            *at = if better { index } else { *at };
-                            index += windows.stride[1] as i32;
-                        }
+                let (top, bottom) = (windows.start(0, r), windows.end(0, r));
+                largest.copy_from_slice(&x[top * width..][..width]);
+                row_of.fill(top as i32);
+                for y in top + 1..bottom {
+                    let line = &x[y * width..][..width];
+                    for ((largest, row), &value) in largest.iter_mut().zip(&mut row_of).zip(line) {
+                        let better = better(value, *largest);
+                        *largest = if better { value } else { *largest };
+                        *row = if better { y as i32 } else { *row };
                     }
                 }
-                for (out, &best) in out.iter_mut().zip(&best) {
+                for (c, (out, at)) in out.iter_mut().zip(at).enumerate() {
+                    let columns = windows.start(1, c)..windows.end(1, c);
+                    let (mut best, mut row, mut col) =
+                        (largest[columns.start], row_of[columns.start], columns.start);
+                    for next in columns.start + 1..columns.end {
+                        let value = largest[next];
+                        // Of equals, the one in the upper row comes first.
+                        if better(value, best) || (value == best && row_of[next] < row) {
+                            (best, row, col) = (value, row_of[next], next);
+                        }
+                    }
                     out.write(best);
+                    *at = row * width as i32 + col as i32;
                 }
             }
         },
