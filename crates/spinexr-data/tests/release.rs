@@ -1,5 +1,7 @@
 //! A small release of DICOM films, from its annotation files to batches, and a preparation that is killed.
 
+#![expect(clippy::unwrap_used, reason = "whatever goes wrong here is a failed test")]
+
 use spinexr_core::progress::silent;
 use spinexr_core::{BoxXyxy, Split};
 use spinexr_data::{
