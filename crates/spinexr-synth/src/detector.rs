@@ -103,7 +103,7 @@ fn toned(exposure: &Exposure, factor: usize, field: [f32; 4], p: &Processing) ->
         }
     }
 
-    // Stretch between the 2nd and the 98th percentile of the field.
+    // Stretch between the 1st and the 99th percentile of the field.
     let mut sample: Vec<f32> = Vec::new();
     let inside = |v: f32, n: usize| (v.max(0.0) as usize).min(n);
     let (i1, i2) = (inside(field[0] + 6.0, w), inside(field[2] - 6.0, w));
@@ -115,7 +115,7 @@ fn toned(exposure: &Exposure, factor: usize, field: [f32; 4], p: &Processing) ->
     }
     sample.sort_by(f32::total_cmp);
     let at = |q: f32| sample.get((q * sample.len() as f32) as usize).copied().unwrap_or(0.0);
-    let (low, high) = (at(0.02), at(0.98));
+    let (low, high) = (at(0.01), at(0.99));
     let range = f32::from(MAX_VALUE);
     let gain = p.contrast * 0.86 * range / (high - low).max(0.3);
     let middle = 0.5 * (low + high);
@@ -128,9 +128,9 @@ fn toned(exposure: &Exposure, factor: usize, field: [f32; 4], p: &Processing) ->
     }
     let knee = 0.5 * range;
     for v in &mut out.data {
-        // Both ends bend gently, as film and its digital heirs do.
-        let x = (gain * (*v - middle) + level - knee) / knee;
-        *v = knee + knee * (1.25 * x / (1.0 + 0.0625 * x * x + 0.25 * x.abs())).clamp(-1.0, 1.0);
+        // Both ends bend gently, as film and its digital heirs do (a rational form of tanh).
+        let x = (1.2 * (gain * (*v - middle) + level - knee) / knee).clamp(-3.0, 3.0);
+        *v = knee + knee * x * (27.0 + x * x) / (27.0 + 9.0 * x * x);
     }
     Tone { value: out, spread }
 }

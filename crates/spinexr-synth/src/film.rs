@@ -135,7 +135,7 @@ pub fn render_film(spec: &FilmSpec) -> Film {
     };
     let exposure = expose(&layout.scene, &layout.camera, grid, field, &technique, &mut stream);
     let processing = Processing {
-        compression: stream.range(0.58, 0.82),
+        compression: stream.range(0.66, 0.86),
         edge_gain: stream.range(0.25, 0.8),
         contrast: stream.range(0.85, 1.1),
         level: stream.range(0.42, 0.58),

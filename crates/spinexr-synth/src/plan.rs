@@ -86,7 +86,7 @@ impl Study {
         let mut plan = Plan { region, taken: [None; 16], lesions: Vec::new() };
         if abnormal {
             if balanced {
-                plan.balanced(&patient, stream);
+                plan.balanced(stream);
             } else {
                 plan.natural(&patient, stream);
             }
@@ -137,7 +137,7 @@ impl Plan {
         self.osteophytes(spurs, stream, 0.0);
     }
 
-    fn balanced(&mut self, _patient: &Patient, stream: &mut Stream) {
+    fn balanced(&mut self, stream: &mut Stream) {
         let weights = BALANCED.map(|(_, w)| w);
         let first = stream.weighted(&weights);
         let mut chosen = vec![BALANCED[first].0];

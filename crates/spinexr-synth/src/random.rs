@@ -22,7 +22,7 @@ pub fn mix(mut z: u64) -> u64 {
 impl Stream {
     /// The stream named by `key`.
     pub fn new(key: &[u64]) -> Self {
-        let state = key.iter().fold(0x5350_494E_4558_52u64, |h, &k| {
+        let state = key.iter().fold(0x0053_5049_4E45_5852_u64, |h, &k| {
             mix(h.wrapping_add(GOLDEN) ^ mix(k.wrapping_add(0x632B_E59B_D9B4_E019)))
         });
         Self { state }

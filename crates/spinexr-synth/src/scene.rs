@@ -1,6 +1,6 @@
 //! What a film looks through: solids, tubes and plates with a material.
 
-use crate::solid::{Barrel, Solid};
+use crate::solid::{Barrel, Chords, Solid};
 use crate::space::{Camera, Frame, Grid, Vec3, vec3};
 
 /// A material that is summed along the ray.
@@ -200,12 +200,12 @@ impl Sight {
         })
     }
 
-    /// Calls `paint(cell index, origin, direction)` for each cell the solid may cover.
-    fn each(&self, width: usize, mut paint: impl FnMut(usize, Vec3, Vec3)) {
+    /// Calls `paint(cell index, point of the ray)` for each cell the solid may cover.
+    fn each(&self, width: usize, mut paint: impl FnMut(usize, Vec3)) {
         for j in self.rows.clone() {
             let row = self.origin + self.step_j * j as f32;
             for i in self.columns.clone() {
-                paint(j * width + i, row + self.step_i * i as f32, self.direction);
+                paint(j * width + i, row + self.step_i * i as f32);
             }
         }
     }
@@ -218,17 +218,19 @@ pub fn draw_part(maps: &mut Maps, camera: &Camera, part: &Part) {
     match part.paint {
         Paint::Uniform(layer, weight) => {
             let map = maps.layer_mut(layer);
-            sight.each(width, |k, o, d| map[k] += weight * part.solid.chord(o, d));
+            let chords = Chords::new(&part.solid, sight.direction);
+            sight.each(width, |k, o| map[k] += weight * chords.through(o));
         }
         Paint::Bone { shell_mm, end_mm, core } => {
-            let inner = part.solid.inside(shell_mm, end_mm);
+            let outside = Chords::new(&part.solid, sight.direction);
+            let inside = Chords::new(&part.solid.inside(shell_mm, end_mm), sight.direction);
             maps.layer_mut(Layer::Cortical);
             maps.layer_mut(Layer::Cancellous);
             let [cortical, cancellous, ..] = &mut maps.layers;
-            sight.each(width, |k, o, d| {
-                let outer = part.solid.chord(o, d);
+            sight.each(width, |k, o| {
+                let outer = outside.through(o);
                 if outer > 0.0 {
-                    let hollow = inner.chord(o, d).min(outer);
+                    let hollow = inside.through(o).min(outer);
                     cortical[k] += outer - hollow;
                     cancellous[k] += core * hollow;
                 }
@@ -241,6 +243,7 @@ pub fn draw_part(maps: &mut Maps, camera: &Camera, part: &Part) {
 pub fn draw_longest(map: &mut [f32], grid: &Grid, camera: &Camera, solids: &[Solid]) {
     for solid in solids {
         let Some(sight) = Sight::new(solid, camera, grid) else { continue };
-        sight.each(grid.width, |k, o, d| map[k] = map[k].max(solid.chord(o, d)));
+        let chords = Chords::new(solid, sight.direction);
+        sight.each(grid.width, |k, o| map[k] = map[k].max(chords.through(o)));
     }
 }

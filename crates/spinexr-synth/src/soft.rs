@@ -23,8 +23,8 @@ pub fn lumbar(scene: &mut Scene, spine: &Spine, patient: &Patient, stream: &mut 
     let slim = if patient.sex == Sex::Female { 0.10 } else { 0.04 };
     let barrel = Barrel { waist: slim, ..Barrel::plain(trunk, a, b, 330.0) };
     scene.body.push(Solid::Barrel(barrel));
-    let seat = Frame::at(spine.base.origin + vec3(0.0, -20.0, -70.0) * s);
-    scene.body.push(Solid::Ellipsoid(seat, vec3(162.0 * girth, 112.0 * girth, 130.0 * s)));
+    let seat = Frame::at(spine.base.origin + vec3(0.0, -20.0, -112.0) * s);
+    scene.body.push(Solid::Ellipsoid(seat, vec3(158.0 * girth, 106.0 * girth, 195.0 * s)));
 
     for side in [-1.0f32, 1.0] {
         psoas(scene, spine, patient, side);

@@ -92,69 +92,124 @@ impl Barrel {
         let r = (z / h.max(0.1)).clamp(-1.0, 1.0);
         1.0 + self.waist * (r * r - 1.0) + self.taper * r
     }
+}
 
-    // Length inside along o + t d, with d of length 1.
-    fn chord(&self, o: Vec3, d: Vec3) -> f32 {
-        let (ia2, ib2) = (1.0 / (self.a * self.a), 1.0 / (self.b * self.b));
-        let qa = (d.x * d.x * ia2 + d.y * d.y * ib2).max(1e-8);
-        let qb = o.x * d.x * ia2 + o.y * d.y * ib2;
-        let q0 = o.x * o.x * ia2 + o.y * o.y * ib2;
-        let inv = 1.0 / qa;
-        let s = self.scale(o.z - qb * inv * d.z);
-        let disc = qb * qb - qa * (q0 - s * s);
-        if disc <= 0.0 {
-            return 0.0;
-        }
-        let root = disc.sqrt();
-        let (mut t0, mut t1) = ((-qb - root) * inv, (-qb + root) * inv);
-        if self.waist != 0.0 || self.taper != 0.0 {
-            // One step towards the scale where the ray really enters and leaves.
-            let at = |t: f32| {
-                let s = self.scale(o.z + t * d.z);
-                (qb * qb - qa * (q0 - s * s)).max(0.0).sqrt()
-            };
-            let (r0, r1) = (at(t0), at(t1));
-            t0 = (-qb - r0) * inv;
-            t1 = (-qb + r1) * inv;
-        }
-        if self.back.is_finite() {
-            // y > -back
-            let limit = -self.back - o.y;
-            if d.y.abs() < 1e-6 {
-                if limit > 0.0 {
-                    return 0.0;
-                }
-            } else if d.y > 0.0 {
-                t0 = t0.max(limit / d.y);
-            } else {
-                t1 = t1.min(limit / d.y);
+/// A solid with the direction of the rays through it; what depends on the direction alone is done once.
+#[derive(Debug, Clone, Copy)]
+pub struct Chords {
+    shape: Shape,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    Barrel {
+        barrel: Barrel,
+        d: Vec3,
+        /// Inverse squares of the half-axes.
+        inverse: [f32; 2],
+        /// Quadratic coefficient of `q` along the ray, and its inverse.
+        qa: f32,
+        inv: f32,
+    },
+    Ellipsoid {
+        /// Inverse half-axes.
+        inverse: Vec3,
+        /// Direction in units of the half-axes, its squared length.
+        d: Vec3,
+        a: f32,
+    },
+}
+
+impl Chords {
+    /// Rays through `solid` along `d`, a direction of length 1 in the solid's own axes.
+    pub fn new(solid: &Solid, d: Vec3) -> Self {
+        let shape = match *solid {
+            Solid::Barrel(barrel) => {
+                let inverse = [1.0 / (barrel.a * barrel.a), 1.0 / (barrel.b * barrel.b)];
+                let qa = (d.x * d.x * inverse[0] + d.y * d.y * inverse[1]).max(1e-8);
+                Shape::Barrel { barrel, d, inverse, qa, inv: 1.0 / qa }
             }
-        }
-        if t1 <= t0 {
-            return 0.0;
-        }
-        let [tx, ty] = self.slope_top;
-        let above = positive_part(
-            [
-                -self.dish_top * qa,
-                d.z - tx * d.x - ty * d.y - 2.0 * self.dish_top * qb,
-                o.z - self.h_top - tx * o.x - ty * o.y - self.dish_top * (q0 - 1.0),
-            ],
-            t0,
-            t1,
-        );
-        let [bx, by] = self.slope_bottom;
-        let below = positive_part(
-            [
-                -self.dish_bottom * qa,
-                -d.z - bx * d.x - by * d.y - 2.0 * self.dish_bottom * qb,
-                -o.z - self.h_bottom - bx * o.x - by * o.y - self.dish_bottom * (q0 - 1.0),
-            ],
-            t0,
-            t1,
-        );
-        (t1 - t0 - above - below).max(0.0)
+            Solid::Ellipsoid(_, r) => {
+                let inverse = vec3(1.0 / r.x, 1.0 / r.y, 1.0 / r.z);
+                let d = vec3(d.x * inverse.x, d.y * inverse.y, d.z * inverse.z);
+                Shape::Ellipsoid { inverse, d, a: d.dot(d) }
+            }
+        };
+        Self { shape }
     }
+
+    /// Length inside along the ray through `o`, a point in the solid's own axes, mm.
+    #[inline]
+    pub fn through(&self, o: Vec3) -> f32 {
+        match &self.shape {
+            Shape::Ellipsoid { inverse, d, a } => {
+                let o = vec3(o.x * inverse.x, o.y * inverse.y, o.z * inverse.z);
+                let b = o.dot(*d);
+                let disc = b * b - a * (o.dot(o) - 1.0);
+                if disc > 0.0 { 2.0 * disc.sqrt() / a } else { 0.0 }
+            }
+            Shape::Barrel { barrel, d, inverse, qa, inv } => barrel_chord(barrel, o, *d, *inverse, *qa, *inv),
+        }
+    }
+}
+
+fn barrel_chord(barrel: &Barrel, o: Vec3, d: Vec3, [ia2, ib2]: [f32; 2], qa: f32, inv: f32) -> f32 {
+    let qb = o.x * d.x * ia2 + o.y * d.y * ib2;
+    let q0 = o.x * o.x * ia2 + o.y * o.y * ib2;
+    let s = barrel.scale(o.z - qb * inv * d.z);
+    let disc = qb * qb - qa * (q0 - s * s);
+    if disc <= 0.0 {
+        return 0.0;
+    }
+    let root = disc.sqrt();
+    let (mut t0, mut t1) = ((-qb - root) * inv, (-qb + root) * inv);
+    if barrel.waist != 0.0 || barrel.taper != 0.0 {
+        // One step towards the scale where the ray really enters and leaves.
+        let at = |t: f32| {
+            let s = barrel.scale(o.z + t * d.z);
+            (qb * qb - qa * (q0 - s * s)).max(0.0).sqrt()
+        };
+        let (r0, r1) = (at(t0), at(t1));
+        t0 = (-qb - r0) * inv;
+        t1 = (-qb + r1) * inv;
+    }
+    if barrel.back.is_finite() {
+        // y > -back
+        let limit = -barrel.back - o.y;
+        if d.y.abs() < 1e-6 {
+            if limit > 0.0 {
+                return 0.0;
+            }
+        } else if d.y > 0.0 {
+            t0 = t0.max(limit / d.y);
+        } else {
+            t1 = t1.min(limit / d.y);
+        }
+    }
+    if t1 <= t0 {
+        return 0.0;
+    }
+    let [tx, ty] = barrel.slope_top;
+    let above = positive_part(
+        [
+            -barrel.dish_top * qa,
+            d.z - tx * d.x - ty * d.y - 2.0 * barrel.dish_top * qb,
+            o.z - barrel.h_top - tx * o.x - ty * o.y - barrel.dish_top * (q0 - 1.0),
+        ],
+        t0,
+        t1,
+    );
+    let [bx, by] = barrel.slope_bottom;
+    let below = positive_part(
+        [
+            -barrel.dish_bottom * qa,
+            -d.z - bx * d.x - by * d.y - 2.0 * barrel.dish_bottom * qb,
+            -o.z - barrel.h_bottom - bx * o.x - by * o.y - barrel.dish_bottom * (q0 - 1.0),
+        ],
+        t0,
+        t1,
+    );
+    (t1 - t0 - above - below).max(0.0)
 }
 
 // Length of the part of [t0, t1] where a t² + b t + c > 0.
@@ -223,21 +278,6 @@ impl Solid {
         }
     }
 
-    /// Length inside along the line `o + t d` in the solid's own axes; `d` has length 1. mm.
-    pub fn chord(&self, o: Vec3, d: Vec3) -> f32 {
-        match self {
-            Self::Barrel(b) => b.chord(o, d),
-            Self::Ellipsoid(_, r) => {
-                let o = vec3(o.x / r.x, o.y / r.y, o.z / r.z);
-                let d = vec3(d.x / r.x, d.y / r.y, d.z / r.z);
-                let a = d.dot(d);
-                let b = o.dot(d);
-                let disc = b * b - a * (o.dot(o) - 1.0);
-                if disc > 0.0 { 2.0 * disc.sqrt() / a } else { 0.0 }
-            }
-        }
-    }
-
     /// Whether a point in the solid's own axes is inside; the slow truth that tests hold chords against.
     #[cfg(test)]
     fn contains(&self, p: Vec3) -> bool {
@@ -280,7 +320,7 @@ mod tests {
                 ..Barrel::plain(Frame::at(Vec3::default()), 22.0, 16.0, 14.0)
             };
             for solid in [Solid::Barrel(barrel), Solid::Ellipsoid(barrel.frame, vec3(22.0, 9.0, 14.0))] {
-                let got = solid.chord(vec3(ox, oy, oz), d);
+                let got = Chords::new(&solid, d).through(vec3(ox, oy, oz));
                 let want = marched(&solid, vec3(ox, oy, oz), d);
                 // The waist is met by one step of iteration, hence the slack.
                 prop_assert!((got - want).abs() < 0.3 + 12.0 * waist, "{got} {want}");

@@ -174,9 +174,6 @@ impl Spine {
                         collapse_angle = -0.7 * (lost / (2.0 * half.y));
                         roll += tilt;
                     }
-                    LesionKind::Ankylosis { level, levels, .. } if i > level && i < level + levels => {
-                        angle *= 0.5;
-                    }
                     _ => {}
                 }
             }

@@ -3,7 +3,7 @@
 use crate::patient::Patient;
 use crate::scene::{Paint, Part, Scene};
 use crate::solid::{Barrel, Solid};
-use crate::space::{Frame, Vec3, vec3};
+use crate::space::{Vec3, vec3};
 use crate::spine::{Kind, Vertebra};
 
 const RIGHT: Vec3 = vec3(1.0, 0.0, 0.0);
@@ -223,9 +223,4 @@ fn axis(scene: &mut Scene, v: &Vertebra, patient: &Patient) {
     let spinous = v.frame.aimed(vec3(0.0, back - 25.0 * s, -5.0 * s), vec3(0.0, -1.0, -0.22), RIGHT);
     let blade = Barrel::plain(spinous, 4.0 * s, 7.0 * s, 11.0 * s).tapered(0.12).domed(2.0);
     scene.barrel(blade, 1.1 * shell, core);
-}
-
-/// A frame at the back of a vertebra's body, where the canal begins.
-pub fn canal(v: &Vertebra) -> Frame {
-    v.frame.moved(vec3(0.0, -0.84 * v.half.y, 0.0))
 }

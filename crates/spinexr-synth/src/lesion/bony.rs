@@ -85,12 +85,11 @@ pub(super) fn stenosis(
             balls.push((frame.point(vec3(0.0, 0.0, tall)), radii.y));
             balls.push((frame.point(vec3(0.0, 0.0, -tall)), radii.y));
         };
-        let axis;
-        if lumbar {
+        let axis = if lumbar {
             let x = side * 0.68 * lower.half.x;
             grow(vec3(x, back - 11.5 * s, lower.half.z + 5.0), vec3(5.0, 5.4 * g, 9.5 * g) * s);
             grow(vec3(x * 0.95, back - 0.5, lower.half.z + 2.5), vec3(5.5, 3.6 * g, 4.0 * g) * s);
-            axis = lower.frame.direction(vec3(side, 0.0, 0.0));
+            lower.frame.direction(vec3(side, 0.0, 0.0))
         } else {
             let x = side * (lower.half.x + 1.0);
             grow(vec3(x, back + 1.5 * s, lower.half.z + 1.8 * s), vec3(2.6, 3.0 * g, 3.6 * g) * s);
@@ -98,8 +97,8 @@ pub(super) fn stenosis(
                 vec3(side * (lower.half.x + 4.0 * s), back - 5.0 * s, lower.half.z + 1.0 * s),
                 vec3(3.0, 2.8 * g, 4.6 * g) * s,
             );
-            axis = lower.frame.direction(vec3(side * 0.72, 0.70, -0.15)).unit();
-        }
+            lower.frame.direction(vec3(side * 0.72, 0.70, -0.15)).unit()
+        };
         // The foramen itself, from the upper pedicle's floor to the lower one's roof.
         let middle = lower
             .frame
@@ -150,9 +149,9 @@ pub(super) fn enthesophyte(scene: &mut Scene, v: &Vertebra, length_mm: f32) -> E
     let back = -0.84 * v.half.y;
     // Behind the tip, whose place follows the arch (see `vertebra`).
     let (y, z) = if v.half.y > 12.0 {
-        (back - 62.0 * v.half.y / 17.0, -0.5 * v.half.z - 6.0)
+        (back - 55.0 * v.half.y / 17.0, -0.5 * v.half.z - 6.0)
     } else {
-        (back - 40.0 * v.half.y / 8.0, -0.5 * v.half.z - 4.0)
+        (back - 32.0 * v.half.y / 8.0, -0.5 * v.half.z - 4.0)
     };
     let at = |dy: f32, dz: f32| v.frame.point(vec3(0.0, y + dy, z + dz));
     let l = length_mm * s.max(0.75);

@@ -43,7 +43,7 @@ pub(super) fn low_disc(
     let slab = |frame: Frame, half: Vec3| {
         let barrel =
             Barrel { back: 0.8 * half.y, ..Barrel::plain(frame, 0.92 * half.x, half.y, 0.5 * depth) };
-        Solid::Barrel(barrel.tapered(0.0))
+        Solid::Barrel(barrel)
     };
     let upper_end = upper.frame.moved(vec3(0.0, 0.0, -upper.half.z + 0.55 * depth + 0.6 * upper.dish[1]));
     scene.fill(slab(upper_end, upper.half), Layer::Cancellous, density);
