@@ -86,12 +86,16 @@ pub(crate) fn unknown_field_hint(message: &str) -> Option<String> {
     nearest_key(unknown, known.iter())
 }
 
-/// The known key with the fewest edits to `key`; `None` when more than half of it would change.
+/// The known key with the fewest edits to `key`; `None` when too much of it
+/// would change: more than half, and more than two letters of a longer word.
 pub(crate) fn nearest_key<'a>(key: &str, known: impl Iterator<Item = &'a String>) -> Option<String> {
     known
         .map(|candidate| (edits(key, candidate), candidate))
         .min_by_key(|(distance, candidate)| (*distance, (*candidate).clone()))
-        .filter(|(distance, candidate)| 2 * distance <= key.chars().count().max(candidate.chars().count()))
+        .filter(|(distance, candidate)| {
+            let length = key.chars().count().max(candidate.chars().count());
+            *distance < length && (2 * distance <= length || *distance <= 2)
+        })
         .map(|(_, candidate)| candidate.clone())
 }
 
@@ -130,6 +134,8 @@ mod tests {
         let message = "unknown field `momentun`, expected `momentum` or `nesterov`";
         assert_eq!(unknown_field_hint(message).as_deref(), Some("momentum"));
         assert_eq!(unknown_field_hint("unknown field `zzzzzz`, expected `momentum`"), None);
+        let message = "unknown variant `sdg`, expected `sgd` or `adamw`";
+        assert_eq!(unknown_field_hint(message).as_deref(), Some("sgd"));
         assert_eq!(unknown_field_hint("invalid type"), None);
         let message = "unexpected keys in table: momentun, available keys: momentum, nesterov";
         assert_eq!(unknown_field_hint(message).as_deref(), Some("momentum"));
