@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask check` is what CI runs and what a contributor runs before sending a change.
 
 use anyhow::{Context, Result, bail};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ Commands:
   doc     Only the documentation build
   test    Only the README's test command
   walls   Only the check that crates depend on nothing but what ARCHITECTURE.md allows
+  demo-bundle   Run the demo and put its bundle into bundles/demo.spinexr, which the program carries
 
 Examples:
   cargo xtask check
@@ -37,6 +39,7 @@ fn main() -> Result<()> {
         Some("doc") => doc(),
         Some("test") => test(),
         Some("walls") => walls(),
+        Some("demo-bundle") => demo_bundle(),
         Some("help" | "--help" | "-h") | None => {
             eprint!("{USAGE}");
             Ok(())
@@ -65,6 +68,27 @@ fn test() -> Result<()> {
     cargo(&["test", "--release", "--workspace"], &[])
 }
 
+/// The bundle inside the program, made anew. It is the demo's own: the same seed gives the same weights.
+fn demo_bundle() -> Result<()> {
+    let target = Path::new("bundles/demo.spinexr");
+    let parts = ["bundle.toml", "card.md", "weights.safetensors"];
+    std::fs::create_dir_all(target).with_context(|| format!("creating {}", target.display()))?;
+    for part in parts {
+        // The program does not build without the files, and the demo does not look into them.
+        let path = target.join(part);
+        if !path.exists() {
+            std::fs::write(&path, "").with_context(|| format!("writing {}", path.display()))?;
+        }
+    }
+    cargo(&["run", "--release", "--package", "spinexr", "--", "demo", "--out", "target/demo-bundle"], &[])?;
+    for part in parts {
+        let made = Path::new("target/demo-bundle/framework.spinexr").join(part);
+        std::fs::copy(&made, target.join(part)).with_context(|| format!("copying {}", made.display()))?;
+    }
+    eprintln!("xtask: {} is new; build again to carry it", target.display());
+    Ok(())
+}
+
 /// The crates that each crate may name, as in the table of ARCHITECTURE.md; dev-dependencies are free.
 const WALLS: &[(&str, &[&str])] = &[
     ("spinexr-core", &[]),
@@ -91,8 +115,8 @@ fn walls() -> Result<()> {
     eprintln!("xtask: crate walls");
     for entry in std::fs::read_dir("crates").context("reading crates/ (run from the repository root)")? {
         let manifest = entry?.path().join("Cargo.toml");
-        let text = std::fs::read_to_string(&manifest)
-            .with_context(|| format!("reading {}", manifest.display()))?;
+        let text =
+            std::fs::read_to_string(&manifest).with_context(|| format!("reading {}", manifest.display()))?;
         let name = field(&text, "name").with_context(|| format!("no name in {}", manifest.display()))?;
         let allowed = WALLS.iter().find(|(n, _)| *n == name).map(|(_, allowed)| *allowed);
         for dependency in dependencies(&text) {

@@ -30,9 +30,9 @@ pub fn class_wise_nms(
 
     let mut kept: Vec<usize> = Vec::new();
     for candidate in order {
-        let suppressed = kept.iter().any(|&k| {
-            classes[k] == classes[candidate] && boxes[k].iou(&boxes[candidate]) > iou_threshold
-        });
+        let suppressed = kept
+            .iter()
+            .any(|&k| classes[k] == classes[candidate] && boxes[k].iou(&boxes[candidate]) > iou_threshold);
         if !suppressed {
             kept.push(candidate);
         }

@@ -43,7 +43,8 @@ const GREY: Colour = Rgb([150, 154, 160]);
 const INK: Colour = Rgb([12, 13, 16]);
 const STRIP: Colour = Rgb([24, 27, 33]);
 const ABNORMAL: Colour = Rgb([255, 122, 92]);
-const NORMAL: Colour = Rgb([126, 211, 150]);
+/// Neutral on purpose: below the threshold is not the same as healthy.
+const BELOW: Colour = Rgb([170, 196, 224]);
 const AMBER: Colour = Rgb([255, 196, 61]);
 
 /// The colour of a class: bright enough for a dark film and told apart by colour-blind readers too
@@ -231,7 +232,9 @@ fn header_lines(
         (Some(p), Some(c_star)) if p >= c_star => {
             (format!("ABNORMAL: p(abnormal) {p:.3} >= c* {c_star:.3}"), ABNORMAL)
         }
-        (Some(p), Some(c_star)) => (format!("NORMAL: p(abnormal) {p:.3} < c* {c_star:.3}"), NORMAL),
+        (Some(p), Some(c_star)) => {
+            (format!("NOT CALLED ABNORMAL: p(abnormal) {p:.3} < c* {c_star:.3}"), BELOW)
+        }
         (Some(p), None) => (format!("p(abnormal) {p:.3}, no threshold chosen"), WHITE),
         (None, _) => ("boxes only, no film-level classifier".to_owned(), WHITE),
     };

@@ -117,11 +117,12 @@ fn detect_one(
 /// `(index, logit)` of the logits whose score is greater than `threshold`; NaN never is.
 fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
     // Most anchors are far below the threshold: spare them the exponential.
-    let surely_below = (threshold / (1.0 - threshold)).ln() - 0.01;
+    let surely_below =
+        if threshold > 0.0 { (threshold / (1.0 - threshold)).ln() - 0.01 } else { f32::NEG_INFINITY };
     logits
         .iter()
         .enumerate()
-        .filter(|(_, logit)| !(**logit < surely_below) && sigmoid(**logit) > threshold)
+        .filter(|(_, logit)| **logit >= surely_below && sigmoid(**logit) > threshold)
         .map(|(index, logit)| (index, *logit))
         .collect()
 }
@@ -180,6 +181,8 @@ mod tests {
     #[test]
     fn thresholds_of_zero_and_one_work() {
         assert_eq!(above(&[-200.0, 0.0, 90.0], 0.0).len(), 2); // a score of exactly 0 is not greater
+        assert_eq!(above(&[-200.0, f32::NAN], -1.0).len(), 1);
         assert!(above(&[-20.0, 0.0, 90.0], 1.0).is_empty());
+        assert!(above(&[-20.0, 0.0, 90.0], 2.0).is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! What the networks do beyond parity: they learn, they are independent of the batch, they survive odd inputs,
 //! and their weights go out and come back.
+#![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but does not see their helpers
 
 use std::collections::BTreeMap;
 

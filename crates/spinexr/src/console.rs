@@ -45,7 +45,11 @@ impl Bar {
         }
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
-        bar.set_message(if message.is_empty() { self.label.to_owned() } else { format!("{} {message}", self.label) });
+        bar.set_message(if message.is_empty() {
+            self.label.to_owned()
+        } else {
+            format!("{} {message}", self.label)
+        });
     }
 
     /// A line of text that stays, above the bar.
@@ -112,7 +116,10 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let text = table(&["model", "AUROC"], &[vec!["a".into(), "9.1".into()], vec!["bcdefg".into(), "88.61".into()]]);
+        let text = table(
+            &["model", "AUROC"],
+            &[vec!["a".into(), "9.1".into()], vec!["bcdefg".into(), "88.61".into()]],
+        );
         assert_eq!(text, "model   AUROC\n─────────────\na         9.1\nbcdefg  88.61\n");
     }
 

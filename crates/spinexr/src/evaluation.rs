@@ -20,7 +20,8 @@ const THUMBNAIL_SIDE_PX: u32 = 520;
 ///
 /// All test films of the data set are there, predicted or not, so that a film left out is noticed.
 pub fn annotations_for(dir: &Path, films: &[FilmPrediction]) -> Result<Dataset> {
-    let mut dataset = vindr::read(dir).with_context(|| format!("reading the annotations in {}", dir.display()))?;
+    let mut dataset =
+        vindr::read(dir).with_context(|| format!("reading the annotations in {}", dir.display()))?;
     let predicted: HashMap<&str, &FilmPrediction> = films.iter().map(|f| (f.image.as_str(), f)).collect();
     dataset.films.retain_mut(|film| match predicted.get(film.annotation.image_id.as_str()) {
         Some(prediction) => {
@@ -53,8 +54,10 @@ pub fn evaluate(films: Vec<FilmPrediction>, dataset: &Dataset, options: &RunOpti
     let truth = RunTruth { validation: &validation_films, test: &test_films };
     let test = Predictions::<Test>::new(parts.test)?;
     let report = match options.protocol {
-        Protocol::Improved => evaluate_run(&Predictions::<Validation>::new(parts.validation)?, &test, &truth, options)?,
-        Protocol::Paper => spinexr_eval::run::evaluate_run_as_in_the_paper(&test, &truth, options)?,
+        Protocol::Improved => {
+            evaluate_run(&Predictions::<Validation>::new(parts.validation)?, &test, &truth, options)?
+        }
+        Protocol::Paper => spinexr_eval::run::evaluate_run_as_in_the_paper(&test, &test_films, options)?,
     };
     Ok(report)
 }
@@ -92,9 +95,10 @@ pub fn tables(report: &RunReport) -> String {
         .collect();
     let first = table(&["classifier", "AUROC (95 % CI)", "F1", "sens.", "spec."], &classification);
     let second = table(&header, &detection);
-    let c_star = report.gate.as_ref().map_or_else(String::new, |gate| {
-        format!("c* = {:.4}, chosen on {}\n", gate.c_star, gate.chosen_on)
-    });
+    let c_star = report
+        .gate
+        .as_ref()
+        .map_or_else(String::new, |gate| format!("c* = {:.4}, chosen on {}\n", gate.c_star, gate.chosen_on));
     format!("\n{first}\n{second}\n{c_star}")
 }
 
@@ -120,7 +124,14 @@ fn thumbnail(path: &Path) -> Result<Thumbnail> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 82);
     encoder.encode_image(&small).context("encoding a thumbnail")?;
-    Ok(Thumbnail { bytes: bytes.into_inner(), mime: "image/jpeg".into(), width_px: width, height_px: height })
+    let ratio = |small: u32, film: u32| small as f32 / film.max(1) as f32;
+    Ok(Thumbnail {
+        bytes: bytes.into_inner(),
+        mime: "image/jpeg".into(),
+        width_px: width,
+        height_px: height,
+        scale: [ratio(width, film.width_px), ratio(height, film.height_px)],
+    })
 }
 
 /// Writes `report.json` and `report.html` into `dir`.

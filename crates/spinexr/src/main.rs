@@ -109,8 +109,9 @@ impl Global {
     /// Prints the document on stdout when `--json` was given.
     fn print_json<T: serde::Serialize>(&self, document: &T) -> Result<(), CommandError> {
         if self.json {
-            let text = serde_json::to_string_pretty(document)
-                .map_err(|e| CommandError::Failed(anyhow::Error::new(e).context("writing the JSON document")))?;
+            let text = serde_json::to_string_pretty(document).map_err(|e| {
+                CommandError::Failed(anyhow::Error::new(e).context("writing the JSON document"))
+            })?;
             println!("{text}");
         }
         Ok(())

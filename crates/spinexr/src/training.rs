@@ -43,12 +43,20 @@ pub fn run(session: &Session<'_>) -> Result<TrainOutcome> {
     let mut on_event = |event: Event| match event {
         Event::Step(step) => bar.update_with(
             Progress { done: step.step as usize, total: step.total as usize },
-            &format!("{name}: loss {:.3}, {:.1} films/s, {} left", step.loss, step.films_per_s, minutes(step.eta_s)),
+            &format!(
+                "{name}: loss {:.3}, {:.1} films/s, {} left",
+                step.loss,
+                step.films_per_s,
+                minutes(step.eta_s)
+            ),
         ),
         Event::Evaluated { evaluation, best } => {
             let mark = if best { ", best so far" } else { "" };
             let value = evaluation.metric.map_or_else(|| "n/a".to_owned(), |v| format!("{v:.4}"));
-            bar.println(&format!("{name}: step {}: {} {value}{mark}", evaluation.step, evaluation.metric_name));
+            bar.println(&format!(
+                "{name}: step {}: {} {value}{mark}",
+                evaluation.step, evaluation.metric_name
+            ));
         }
         Event::Checkpoint { .. } => {}
     };

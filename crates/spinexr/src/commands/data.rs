@@ -39,7 +39,9 @@ struct CheckArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  spinexr data stats /data/vindr-spinexr --validation-fraction 0.15 --seed 7")]
+#[command(
+    after_help = "Example:\n  spinexr data stats /data/vindr-spinexr --validation-fraction 0.15 --seed 7"
+)]
 struct StatsArgs {
     /// Data set in the VinDr-SpineXR layout
     dir: PathBuf,
@@ -52,8 +54,10 @@ struct StatsArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  spinexr data prepare /data/vindr-spinexr --cache prepared --input 512x384 --input 1024x672\n\n\
-    May be interrupted at any moment and started again: finished films are kept.")]
+#[command(
+    after_help = "Example:\n  spinexr data prepare /data/vindr-spinexr --cache prepared --input 512x384 --input 1024x672\n\n\
+    May be interrupted at any moment and started again: finished films are kept."
+)]
 struct PrepareArgs {
     /// Data set in the VinDr-SpineXR layout
     dir: PathBuf,
@@ -81,7 +85,8 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
 
 fn check(args: &CheckArgs, global: &Global) -> CommandResult {
     let options = vindr::VindrOptions::new();
-    let (mut dataset, row_errors) = vindr::read_and_collect(&args.dir, &options).map_err(anyhow::Error::from)?;
+    let (mut dataset, row_errors) =
+        vindr::read_and_collect(&args.dir, &options).map_err(anyhow::Error::from)?;
     let mut unread = vec![];
     if !args.no_films {
         unread = vindr::clip_to_films(&mut dataset, &options, &Limits::default(), global.thread_count());
@@ -103,7 +108,8 @@ fn check(args: &CheckArgs, global: &Global) -> CommandResult {
         ("files without annotation", read.without_annotation.len()),
         ("films whose header cannot be read", unread.len()),
     ];
-    let rows: Vec<Vec<String>> = rows.iter().map(|(what, n)| vec![(*what).to_owned(), n.to_string()]).collect();
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|(what, n)| vec![(*what).to_owned(), n.to_string()]).collect();
     eprint!("{}", table(&["what", "count"], &rows));
     for error in row_errors.iter().take(20) {
         eprintln!("  {error}");
@@ -180,12 +186,18 @@ impl Counts {
 
 fn prepare(args: &PrepareArgs, global: &Global) -> CommandResult {
     let fit = if args.stretch { Fit::Stretch } else { Fit::Letterbox };
-    let inputs = args.inputs.iter().map(|text| input_size(text, fit)).collect::<anyhow::Result<Vec<_>>>().map_err(usage)?;
+    let inputs = args
+        .inputs
+        .iter()
+        .map(|text| input_size(text, fit))
+        .collect::<anyhow::Result<Vec<_>>>()
+        .map_err(usage)?;
     let dataset = vindr::read(&args.dir).map_err(anyhow::Error::from)?;
     let read = ReadOptions { policy: args.policy.into(), ..ReadOptions::default() };
     let bar = Bar::new("preparing films", global.quiet);
-    let outcome = cache::prepare(&dataset, &args.cache, &inputs, &read, global.thread_count(), &|p| bar.update(p))
-        .with_context(|| format!("preparing {} into {}", args.dir.display(), args.cache.display()))?;
+    let outcome =
+        cache::prepare(&dataset, &args.cache, &inputs, &read, global.thread_count(), &|p| bar.update(p))
+            .with_context(|| format!("preparing {} into {}", args.dir.display(), args.cache.display()))?;
     bar.finish();
     eprintln!(
         "{} films prepared, {} already there, {} made again, {} failed",

@@ -3,10 +3,10 @@
 //! Data, study-level split, preparation, two classifiers, a detector, c* from validation films, the decision
 //! rule, both tables on test films that nothing was chosen on, report.
 
+use crate::commands::model::{card_facts, decision};
 use crate::console::Bar;
 use crate::exit::{CommandResult, Done, usage};
 use crate::{Global, evaluation, training};
-use crate::commands::model::{card_facts, decision};
 use anyhow::{Context, Result, anyhow, bail};
 use spinexr_core::{FilmPrediction, Split};
 use spinexr_data::{Dataset, cache, split, vindr};
@@ -24,9 +24,9 @@ use std::time::Instant;
 
 /// The experiments, as in `configs/demo`.
 const EXPERIMENTS: [(&str, &str); 3] = [
-    ("configs/demo/densenet_a.toml", include_str!("../../../../configs/demo/densenet_a.toml")),
-    ("configs/demo/densenet_b.toml", include_str!("../../../../configs/demo/densenet_b.toml")),
-    ("configs/demo/retinanet.toml", include_str!("../../../../configs/demo/retinanet.toml")),
+    ("configs/demo/densenet_mini_a.toml", include_str!("../../../../configs/demo/densenet_mini_a.toml")),
+    ("configs/demo/densenet_mini_b.toml", include_str!("../../../../configs/demo/densenet_mini_b.toml")),
+    ("configs/demo/retinanet_mini.toml", include_str!("../../../../configs/demo/retinanet_mini.toml")),
 ];
 /// Says that a folder was made here and may be replaced.
 const MARKER: &str = "demo.json";
@@ -76,7 +76,13 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     let mut bundles = vec![];
     let mut outcomes = vec![];
     for (i, experiment) in experiments.iter().enumerate() {
-        say(&format!("3/6 training model {} of {}: {} ({})", i + 1, experiments.len(), experiment.name, experiment.model.architecture));
+        say(&format!(
+            "3/6 training model {} of {}: {} ({})",
+            i + 1,
+            experiments.len(),
+            experiment.name,
+            experiment.model.architecture
+        ));
         let data = TrainData::open(experiment, &dataset).map_err(anyhow::Error::from)?;
         let outcome = training::run(&training::Session {
             experiment,
@@ -105,7 +111,9 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     evaluation::write_report(&args.out, &report, &thumbnails)?;
 
     eprint!("{}", evaluation::tables(&report));
-    eprintln!("Synthetic films: these figures say that the code works, not how well it reads patients' films.");
+    eprintln!(
+        "Synthetic films: these figures say that the code works, not how well it reads patients' films."
+    );
     eprintln!("Bundle  {}", args.out.join("framework.spinexr").display());
     eprintln!("Report  {}", args.out.join("report.html").display());
     say(&format!("done{}", peak_memory().map_or_else(String::new, |mb| format!(", peak memory {mb:.0} MB"))));
@@ -134,11 +142,13 @@ fn experiments(args: &Args) -> Result<Vec<Experiment>> {
 fn claim(out: &Path, args: &Args) -> Result<()> {
     let marker = out.join(MARKER);
     if out.exists() {
-        let occupied = std::fs::read_dir(out).with_context(|| format!("reading {}", out.display()))?.next().is_some();
+        let occupied =
+            std::fs::read_dir(out).with_context(|| format!("reading {}", out.display()))?.next().is_some();
         if occupied && !marker.is_file() {
             bail!("{} is not empty and was not made by a demo; choose another --out", out.display());
         }
-        std::fs::remove_dir_all(out).with_context(|| format!("removing the earlier demo {}", out.display()))?;
+        std::fs::remove_dir_all(out)
+            .with_context(|| format!("removing the earlier demo {}", out.display()))?;
     }
     std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     let text = serde_json::json!({
@@ -167,14 +177,17 @@ fn prepare(experiments: &[Experiment], global: &Global) -> Result<Dataset> {
     let first = &experiments[0];
     let mut dataset = vindr::read(&first.data.dir)?;
     let limits = Limits::default();
-    let unread = vindr::clip_to_films(&mut dataset, &vindr::VindrOptions::new(), &limits, global.thread_count());
+    let unread =
+        vindr::clip_to_films(&mut dataset, &vindr::VindrOptions::new(), &limits, global.thread_count());
     split::hold_out_validation(&mut dataset, first.data.validation_fraction, first.seed)?;
     split::check_leakage(&dataset)?;
     let inputs: Vec<_> = experiments.iter().map(|e| e.model.input).collect();
     let read = ReadOptions { policy: first.data.policy, ..ReadOptions::default() };
     let bar = Bar::new("preparing films", global.quiet);
     let outcome =
-        cache::prepare(&dataset, &first.data.cache_dir, &inputs, &read, global.thread_count(), &|p| bar.update(p))?;
+        cache::prepare(&dataset, &first.data.cache_dir, &inputs, &read, global.thread_count(), &|p| {
+            bar.update(p)
+        })?;
     bar.finish();
     if let Some(failure) = unread.first().or(outcome.failures.first()) {
         bail!("a synthetic film cannot be read: {}: {}", failure.path.display(), failure.error);
@@ -182,7 +195,12 @@ fn prepare(experiments: &[Experiment], global: &Global) -> Result<Dataset> {
     Ok(dataset)
 }
 
-fn predict(bundles: &[Bundle], first: &Experiment, dataset: &Dataset, global: &Global) -> Result<Vec<FilmPrediction>> {
+fn predict(
+    bundles: &[Bundle],
+    first: &Experiment,
+    dataset: &Dataset,
+    global: &Global,
+) -> Result<Vec<FilmPrediction>> {
     let options = PipelineOptions { threads: global.thread_count(), batch: 8, ..PipelineOptions::default() };
     let pipeline = Pipeline::load(bundles, options)?;
     let chosen: Vec<_> = dataset.films.iter().filter(|f| f.split != Split::Train).cloned().collect();
@@ -214,7 +232,8 @@ fn evaluate(
     experiments: &[Experiment],
     outcomes: &[TrainOutcome],
 ) -> Result<RunReport> {
-    let mut options = RunOptions::new("The VinDr-SpineXR paper on synthetic films", Protocol::Improved, args.seed);
+    let mut options =
+        RunOptions::new("The VinDr-SpineXR paper on synthetic films", Protocol::Improved, args.seed);
     options.synthetic = true;
     options.detector = Some(experiments[2].name.clone());
     options.provenance.command = Some(std::env::args().collect::<Vec<_>>().join(" "));
@@ -245,14 +264,16 @@ fn loss_curve(name: &str, outcome: &TrainOutcome) -> Result<LossCurve> {
 /// All models and the decision rule in one bundle.
 fn freeze(args: &Args, bundles: &[Bundle], report: &RunReport, films: &[FilmPrediction]) -> Result<Bundle> {
     let validation = films.iter().filter(|f| f.split == Some(Split::Validation)).count();
-    let decision = decision(report, validation)
-        .ok_or_else(|| anyhow!("no threshold can be chosen: the validation films are of one kind only; use more --studies"))?;
+    let decision = decision(report, validation).ok_or_else(|| {
+        anyhow!("no threshold can be chosen: the validation films are of one kind only; use more --studies")
+    })?;
     let info = BundleInfo {
         name: "synthetic-demo".to_owned(),
         licence: "Apache-2.0".to_owned(),
-        intended_use: "Shows how the program works. Trained on synthetic films only; says nothing about patients. \
+        intended_use:
+            "Shows how the program works. Trained on synthetic films only; says nothing about patients. \
                        Not a medical device."
-            .to_owned(),
+                .to_owned(),
         demonstration: true,
     };
     let facts = card_facts(report);

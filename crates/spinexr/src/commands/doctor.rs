@@ -83,7 +83,8 @@ fn decode(path: &Path, syntax: DxSyntax) -> Result<String> {
     let start = Instant::now();
     let image = read_stage(path, Stage::Stored, &ReadOptions::default())?;
     let StageData::I32(values) = image.data else { bail!("stored values came back in another type") };
-    let differing = values.iter().zip(&film.pixels).filter(|&(&got, &expected)| got != i32::from(expected)).count();
+    let differing =
+        values.iter().zip(&film.pixels).filter(|&(&got, &expected)| got != i32::from(expected)).count();
     if values.len() != film.pixels.len() || differing > 0 {
         bail!("{differing} of {} stored values differ", film.pixels.len());
     }
@@ -104,10 +105,16 @@ fn predict(path: &Path) -> Result<String> {
     pipeline.predict(&[path.to_owned()], &mut on_film, &spinexr_core::progress::silent);
     let film = outcome.context("the pipeline gave nothing")??;
     let p = film.p_abnormal.context("no probability")?;
-    Ok(format!("{} models, p(abnormal) {p:.3} in {:.0} ms", pipeline.models().len(), 1e3 * start.elapsed().as_secs_f64()))
+    Ok(format!(
+        "{} models, p(abnormal) {p:.3} in {:.0} ms",
+        pipeline.models().len(),
+        1e3 * start.elapsed().as_secs_f64()
+    ))
 }
 
 /// A small synthetic spine film.
 fn sample(syntax: DxSyntax) -> DxFilm {
-    spinexr_synth::sample_film(7, 512, syntax)
+    let study = spinexr_synth::plan::Study::draw(7, 0, false);
+    let film = spinexr_synth::render_film(&study.film(0, 512));
+    DxFilm { transfer_syntax: syntax, ..DxFilm::new(film.height_px, film.width_px, film.pixels) }
 }

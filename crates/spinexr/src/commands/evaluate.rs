@@ -1,9 +1,9 @@
 //! `spinexr evaluate`: tables and curves from files, without any model.
 
+use crate::Global;
 use crate::console::{percent, table};
 use crate::evaluation;
 use crate::exit::{CommandResult, Done, usage};
-use crate::Global;
 use clap::{Subcommand, ValueEnum};
 use spinexr_eval::intervals::BootstrapOptions;
 use spinexr_eval::run::{Protocol, RunOptions};
@@ -45,7 +45,9 @@ struct ScoresArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  spinexr evaluate detections --gt instances.json --dt results.json --iou 0.2:0.05:0.5")]
+#[command(
+    after_help = "Example:\n  spinexr evaluate detections --gt instances.json --dt results.json --iou 0.2:0.05:0.5"
+)]
 struct DetectionsArgs {
     /// Ground truth, COCO instances JSON
     #[arg(long, value_name = "FILE")]
@@ -109,7 +111,11 @@ fn scores(args: &ScoresArgs, global: &Global) -> CommandResult {
     let none = || String::new();
     let rows = vec![
         vec!["AUROC".into(), percent(report.auroc), interval(report.auroc_ci)],
-        vec!["AUROC (DeLong)".into(), percent(report.auroc), interval(report.delong.as_ref().map(|d| d.interval))],
+        vec![
+            "AUROC (DeLong)".into(),
+            percent(report.auroc),
+            interval(report.delong.as_ref().map(|d| d.interval)),
+        ],
         vec!["average precision".into(), percent(report.average_precision), none()],
         vec!["F1".into(), percent(report.f1), none()],
         vec!["sensitivity".into(), percent(report.sensitivity), interval(report.sensitivity_ci)],
@@ -132,7 +138,13 @@ fn detections(args: &DetectionsArgs, global: &Global) -> CommandResult {
         .per_category
         .iter()
         .map(|c| {
-            vec![c.name.clone(), c.ground_truth.to_string(), c.detections.to_string(), percent(c.ap), percent(c.ap50)]
+            vec![
+                c.name.clone(),
+                c.ground_truth.to_string(),
+                c.detections.to_string(),
+                percent(c.ap),
+                percent(c.ap50),
+            ]
         })
         .collect();
     rows.push(vec![
@@ -143,7 +155,10 @@ fn detections(args: &DetectionsArgs, global: &Global) -> CommandResult {
         percent(report.map50),
     ]);
     eprint!("{}", table(&["category", "boxes", "detections", "AP", "AP@0.5"], &rows));
-    eprintln!("AP × 100 over IoU {}, {} images, at most 100 detections an image and category", args.iou, report.images);
+    eprintln!(
+        "AP × 100 over IoU {}, {} images, at most 100 detections an image and category",
+        args.iou, report.images
+    );
     global.print_json(&report)?;
     Ok(Done::All)
 }

@@ -117,15 +117,18 @@ fn write_png(path: &Path, image: &StageImage) -> anyhow::Result<()> {
         StageData::F64(values) => stretch(values.iter().copied()),
     };
     let (width, height) = (image.width as u32, image.height as u32);
-    let grey = image::GrayImage::from_raw(width, height, bytes).context("a stage holds height × width values")?;
+    let grey =
+        image::GrayImage::from_raw(width, height, bytes).context("a stage holds height × width values")?;
     let mut png = std::io::Cursor::new(Vec::new());
     grey.write_to(&mut png, image::ImageFormat::Png).context("encoding PNG")?;
-    spinexr_core::whole_file::write(path, png.get_ref()).with_context(|| format!("writing {}", path.display()))
+    spinexr_core::whole_file::write(path, png.get_ref())
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Values from least to greatest over 0 to 255; a constant image is black.
 fn stretch(values: impl Iterator<Item = f64> + Clone) -> Vec<u8> {
-    let (min, max) = values.clone().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
+    let (min, max) =
+        values.clone().fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
     let scale = if max > min { 255.0 / (max - min) } else { 0.0 };
     values.map(|v| ((v - min) * scale).round() as u8).collect()
 }

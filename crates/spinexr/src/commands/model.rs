@@ -100,12 +100,14 @@ fn verify(path: &std::path::Path, global: &Global) -> CommandResult {
     let device = spinexr_infer::parse_device("cpu").map_err(usage)?;
     let models = spinexr_infer::model::load_models(&bundle, &device).map_err(anyhow::Error::from)?;
     eprintln!("{}: checksums match, all tensors of {} models fit", path.display(), models.len());
-    global.print_json(&serde_json::json!({ "bundle": path, "models": models.len(), "hash": bundle.hash() }))?;
+    global
+        .print_json(&serde_json::json!({ "bundle": path, "models": models.len(), "hash": bundle.hash() }))?;
     Ok(Done::All)
 }
 
 fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
-    let bundles = args.bundles.iter().map(|p| Bundle::load(p)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
+    let bundles =
+        args.bundles.iter().map(|p| Bundle::load(p)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
     let films = records::read(&args.predictions).map_err(anyhow::Error::from)?;
     let dataset = evaluation::annotations_for(&args.annotations, &films)?;
     let validation: Vec<_> = films.iter().filter(|f| f.split == Some(Split::Validation)).cloned().collect();
@@ -116,24 +118,37 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
         .filter(|m| m.task == spinexr_models::Task::Classification)
         .map(|m| m.name.as_str())
         .collect();
-    if validation.models().iter().any(|m| !expected.contains(&m.as_str())) || validation.models().len() != expected.len() {
+    if validation.models().iter().any(|m| !expected.contains(&m.as_str()))
+        || validation.models().len() != expected.len()
+    {
         return Err(usage(anyhow!(
             "the predictions are of the classifiers {:?}; expected those of the bundles: {expected:?}",
             validation.models()
         )));
     }
-    let report = evaluation::evaluate(films, &dataset, &RunOptions::new("validation", Protocol::Improved, 0))?;
+    let report =
+        evaluation::evaluate(films, &dataset, &RunOptions::new("validation", Protocol::Improved, 0))?;
     let decision = decision(&report, validation.len())
         .ok_or_else(|| anyhow!("no threshold can be chosen: the validation films are of one kind only"))?;
-    let name = args.output.file_stem().map_or_else(|| "framework".into(), |s| s.to_string_lossy().into_owned());
-    let info =
-        BundleInfo { name, licence: args.licence, intended_use: INTENDED_USE.to_owned(), demonstration: false };
+    let name =
+        args.output.file_stem().map_or_else(|| "framework".into(), |s| s.to_string_lossy().into_owned());
+    let info = BundleInfo {
+        name,
+        licence: args.licence,
+        intended_use: INTENDED_USE.to_owned(),
+        demonstration: false,
+    };
     let facts = card_facts(&report);
     let storage = if args.half { Storage::F16 } else { Storage::F32 };
     let bundle =
         combine(&bundles, info, Some(decision), storage, |m| card(m, &facts)).map_err(anyhow::Error::from)?;
     bundle.save(&args.output).map_err(anyhow::Error::from)?;
-    eprintln!("{}: c* = {:.4} from {} validation films", args.output.display(), decision.c_star, decision.films);
+    eprintln!(
+        "{}: c* = {:.4} from {} validation films",
+        args.output.display(),
+        decision.c_star,
+        decision.films
+    );
     global.print_json(bundle.manifest())?;
     Ok(Done::All)
 }
@@ -173,7 +188,10 @@ pub fn card_facts(report: &RunReport) -> CardFacts {
         });
     }
     let data = match &report.counts.validation {
-        Some(v) => format!("Thresholds chosen on {} validation films of {} studies; tested on {films}.", v.films, v.studies),
+        Some(v) => format!(
+            "Thresholds chosen on {} validation films of {} studies; tested on {films}.",
+            v.films, v.studies
+        ),
         None => format!("Tested on {films}."),
     };
     CardFacts { data, metrics, limits: vec![] }

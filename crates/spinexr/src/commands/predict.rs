@@ -95,7 +95,9 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     let formats: BTreeSet<u8> = args.format.iter().map(|f| *f as u8).collect();
     let wants = |format: Format| formats.contains(&(format as u8));
     if wants(Format::Png) && args.config.is_some() {
-        return Err(usage(anyhow!("--format png needs film files; a data set given by --config is read prepared")));
+        return Err(usage(anyhow!(
+            "--format png needs film files; a data set given by --config is read prepared"
+        )));
     }
     let options = PipelineOptions {
         device: spinexr_infer::parse_device(&args.device).map_err(usage)?,
@@ -114,11 +116,15 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     let mut writers = vec![];
     if let Some(dir) = &args.output {
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-        let files =
-            [(Format::Jsonl, ResultsFormat::Jsonl), (Format::Csv, ResultsFormat::Csv), (Format::Coco, ResultsFormat::Coco)];
+        let files = [
+            (Format::Jsonl, ResultsFormat::Jsonl),
+            (Format::Csv, ResultsFormat::Csv),
+            (Format::Coco, ResultsFormat::Coco),
+        ];
         for (format, file) in files {
             if wants(format) {
-                let writer = ResultsWriter::create(&dir.join(file.file_name()), file).map_err(anyhow::Error::from)?;
+                let writer =
+                    ResultsWriter::create(&dir.join(file.file_name()), file).map_err(anyhow::Error::from)?;
                 writers.push(writer);
             }
         }
@@ -253,7 +259,8 @@ fn prepared_films(
         let read = ReadOptions { policy: policies[0], ..ReadOptions::default() };
         let bar = Bar::new("preparing films", global.quiet);
         let dir = &experiment.data.cache_dir;
-        let outcome = cache::prepare(&dataset, dir, &inputs, &read, global.thread_count(), &|p| bar.update(p))?;
+        let outcome =
+            cache::prepare(&dataset, dir, &inputs, &read, global.thread_count(), &|p| bar.update(p))?;
         bar.finish();
         unread.extend(outcome.failures.into_iter().map(|f| Failure { path: f.path, error: f.error }));
     }
@@ -283,7 +290,9 @@ fn overlay_name(image: &str, drawn: &mut BTreeSet<String>) -> PathBuf {
 /// A film's result for people.
 fn in_words(film: &FilmPrediction, pipeline: &Pipeline) -> String {
     let verdict = match (film.p_abnormal, film.threshold) {
-        (Some(p), Some(c)) if p >= c => format!("abnormal ({} %, threshold {} %)", percent(Some(p)), percent(Some(c))),
+        (Some(p), Some(c)) if p >= c => {
+            format!("abnormal ({} %, threshold {} %)", percent(Some(p)), percent(Some(c)))
+        }
         (Some(p), Some(c)) => format!("normal ({} %, threshold {} %)", percent(Some(p)), percent(Some(c))),
         (p, _) => format!("probability of being abnormal {} %", percent(p)),
     };
@@ -291,7 +300,10 @@ fn in_words(film: &FilmPrediction, pipeline: &Pipeline) -> String {
     let mut text = format!("{}: {verdict}", film.image);
     for b in film.boxes.iter().filter(|b| b.score >= least) {
         let [x1, y1, x2, y2] = <[f32; 4]>::from(b.xyxy);
-        text.push_str(&format!("\n  {:<22} {:.2}  at {x1:.0},{y1:.0} – {x2:.0},{y2:.0} px", b.label, b.score));
+        text.push_str(&format!(
+            "\n  {:<22} {:.2}  at {x1:.0},{y1:.0} – {x2:.0},{y2:.0} px",
+            b.label, b.score
+        ));
     }
     text
 }

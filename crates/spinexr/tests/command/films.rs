@@ -1,0 +1,150 @@
+//! Films in, pictures, arrays and findings out.
+
+use crate::{a_film, films, json, spinexr};
+use std::fs;
+
+#[test]
+fn the_same_seed_gives_the_same_data_set() {
+    let dir = tempfile::tempdir().unwrap();
+    for (out, threads) in [("a", "1"), ("b", "3")] {
+        spinexr(dir.path())
+            .args([
+                "synth",
+                out,
+                "--studies",
+                "3",
+                "--test-studies",
+                "2",
+                "--size",
+                "200",
+                "--seed",
+                "9",
+                "--threads",
+                threads,
+            ])
+            .assert()
+            .success();
+    }
+    let sums = |name: &str| fs::read_to_string(dir.path().join(name).join("SHA256SUMS.txt")).unwrap();
+    assert_eq!(sums("a"), sums("b"));
+    assert!(sums("a").lines().count() >= 7);
+}
+
+#[test]
+fn a_data_set_is_checked_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = spinexr(dir.path()).args(["data", "check", "--json"]).arg(films()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(json(&output)["films"].as_u64().unwrap() >= 18);
+    assert!(json(&output)["leak"].is_null());
+
+    let stats = spinexr(dir.path())
+        .args(["data", "stats", "--json", "--validation-fraction", "0.3"])
+        .arg(films())
+        .output()
+        .unwrap();
+    assert!(json(&stats)["validation"]["films"].as_u64().unwrap() > 0);
+    assert_eq!(json(&stats)["test"]["studies"], 6);
+}
+
+#[test]
+fn a_stage_keeps_its_own_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [
+        (vec!["--stage", "stored"], "'<i4'"),
+        (vec!["--stage", "modality"], "'<f8'"),
+        (vec!["--stage", "voi"], "'<f8'"),
+        (vec!["--policy", "vindr"], "'|u1'"),
+        (vec!["--policy", "standard"], "'<f4'"),
+    ];
+    for (arguments, kind) in cases {
+        spinexr(dir.path())
+            .arg("image")
+            .arg(a_film())
+            .args(["-o", "a.npy"])
+            .args(&arguments)
+            .assert()
+            .success();
+        let bytes = fs::read(dir.path().join("a.npy")).unwrap();
+        assert_eq!(&bytes[..6], b"\x93NUMPY");
+        let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
+        assert!(
+            header.contains(kind) && header.contains("'fortran_order': False"),
+            "{arguments:?}: {header}"
+        );
+    }
+    spinexr(dir.path()).arg("image").arg(a_film()).args(["-o", "a.png"]).assert().success();
+    assert_eq!(&fs::read(dir.path().join("a.png")).unwrap()[..4], b"\x89PNG");
+    spinexr(dir.path()).arg("image").arg(a_film()).args(["-o", "a.bmp"]).assert().code(2);
+}
+
+#[test]
+fn a_folder_is_predicted_in_every_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = spinexr(dir.path())
+        .args(["predict", "-o", "out", "--format", "jsonl,csv,coco,png", "--json"])
+        .arg(films().join("test_images"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("DEMONSTRATION") && text.contains("not a medical device"), "{text}");
+    let count = json(&output)["predicted"].as_u64().unwrap() as usize;
+
+    let lines = fs::read_to_string(dir.path().join("out/predictions.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), count);
+    for line in lines.lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        for key in [
+            "image",
+            "study",
+            "logits",
+            "p_abnormal",
+            "threshold",
+            "boxes",
+            "boxes_before_gate",
+            "pixels",
+            "model",
+        ] {
+            assert!(!record[key].is_null(), "{key} is missing: {line}");
+        }
+        assert_eq!(record["demonstration"], true);
+        let image = record["image"].as_str().unwrap();
+        assert!(dir.path().join("out").join(format!("{image}.png")).is_file());
+    }
+    let coco: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.path().join("out/coco_results.json")).unwrap()).unwrap();
+    assert!(coco.is_array());
+    assert!(
+        fs::read_to_string(dir.path().join("out/predictions.csv")).unwrap().starts_with("kind,image,study")
+    );
+}
+
+#[test]
+fn a_film_alone_is_predicted_as_in_a_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = |input: &std::path::Path, out: &str, batch: &str| {
+        spinexr(dir.path()).args(["predict", "-o", out, "--batch", batch]).arg(input).assert().success();
+        let text = fs::read_to_string(dir.path().join(out).join("predictions.jsonl")).unwrap();
+        let parse = |line: &str| {
+            let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+            record.as_object_mut().unwrap().remove("timings");
+            record
+        };
+        text.lines().map(parse).collect::<Vec<_>>()
+    };
+    let together = records(&films().join("test_images"), "together", "5");
+    let alone = records(&a_film(), "alone", "1");
+    assert_eq!(alone.len(), 1);
+    assert!(together.contains(&alone[0]), "the film's record differs from the one in a batch");
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = spinexr(dir.path()).args(["doctor", "--json"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let checks = json(&output)["checks"].as_array().unwrap().clone();
+    assert!(checks.len() >= 8 && checks.iter().all(|c| c["ok"] == true), "{text}");
+}
