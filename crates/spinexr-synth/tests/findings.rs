@@ -5,20 +5,34 @@ use spinexr_synth::film::lay_out;
 use spinexr_synth::plan::Study;
 use spinexr_synth::{Film, render_film};
 
-// Mean absolute difference inside and outside of a box, in stored values.
+// Mean absolute difference inside a box, and outside of all boxes of the film, in stored values. The tone is
+// set from the whole film, so that metal changes every value a little: the straight line that takes the values
+// outside from one film to the other is taken off first.
 fn contrast(with: &Film, without: &Film, b: &spinexr_core::BoxXyxy) -> (f64, f64) {
-    let (mut sums, mut counts) = ([0.0f64; 2], [0u64; 2]);
+    let holds = |b: &spinexr_core::BoxXyxy, x: f32, y: f32| b.x1 <= x && x < b.x2 && b.y1 <= y && y < b.y2;
+    let (mut inside, mut outside) = (Vec::new(), Vec::new());
     for y in 0..with.height_px {
         for x in 0..with.width_px {
             let k = (y * with.width_px + x) as usize;
-            let difference = (f64::from(with.pixels[k]) - f64::from(without.pixels[k])).abs();
+            let pair = (f64::from(without.pixels[k]), f64::from(with.pixels[k]));
             let (px, py) = (x as f32 + 0.5, y as f32 + 0.5);
-            let inside = b.x1 <= px && px < b.x2 && b.y1 <= py && py < b.y2;
-            sums[usize::from(!inside)] += difference;
-            counts[usize::from(!inside)] += 1;
+            if holds(b, px, py) {
+                inside.push(pair);
+            } else if !with.boxes.iter().any(|other| holds(&other.xyxy, px, py)) {
+                outside.push(pair);
+            }
         }
     }
-    (sums[0] / counts[0].max(1) as f64, sums[1] / counts[1].max(1) as f64)
+    let n = outside.len() as f64;
+    let (mean_x, mean_y) = outside.iter().fold((0.0, 0.0), |(sx, sy), (x, y)| (sx + x / n, sy + y / n));
+    let covariance: f64 = outside.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    let variance: f64 = outside.iter().map(|(x, _)| (x - mean_x) * (x - mean_x)).sum();
+    let slope = covariance / variance;
+    let residual = |pairs: &[(f64, f64)]| {
+        let sum: f64 = pairs.iter().map(|(x, y)| (y - mean_y - slope * (x - mean_x)).abs()).sum();
+        sum / pairs.len().max(1) as f64
+    };
+    (residual(&inside), residual(&outside))
 }
 
 #[test]

@@ -5,8 +5,8 @@ use spinexr_infer::{Bundle, InferError};
 
 /// Said on every use.
 pub const WARNING: &str = "\
-WARNING: no --model given: this is the DEMONSTRATION bundle. It was trained on synthetic films only,
-         shows how the program works, and says nothing about patients.";
+WARNING: this is a DEMONSTRATION bundle. It was trained on synthetic films only, shows how the
+         program works, and says nothing about patients.";
 
 const MANIFEST: &str = include_str!("../../../bundles/demo.spinexr/bundle.toml");
 const CARD: &str = include_str!("../../../bundles/demo.spinexr/card.md");

@@ -75,6 +75,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    spinexr_ops::allocation::keep_freed_memory();
     let threads = cli.global.threads.map_or_else(
         || std::thread::available_parallelism().map_or(1, usize::from),
         std::num::NonZeroUsize::get,

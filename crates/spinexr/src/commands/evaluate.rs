@@ -81,6 +81,9 @@ struct RunArgs {
     /// Headline of the report
     #[arg(long, default_value = "VinDr-SpineXR framework")]
     title: String,
+    /// Name of the detector's row; `detector` by default, and no row when no film has a box
+    #[arg(long, value_name = "NAME")]
+    detector: Option<String>,
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -172,6 +175,7 @@ fn whole_run(args: RunArgs, global: &Global) -> CommandResult {
         ProtocolArg::Paper => Protocol::Paper,
     };
     let mut options = RunOptions::new(&args.title, protocol, args.seed);
+    options.detector = args.detector;
     options.provenance.bundle_hash = hash;
     options.provenance.seed = Some(args.seed);
     options.provenance.command = Some(std::env::args().collect::<Vec<_>>().join(" "));

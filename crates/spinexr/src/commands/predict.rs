@@ -109,6 +109,9 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     };
     let bundles = load_bundles(&args.models)?;
     let pipeline = Pipeline::load(&bundles, options).map_err(usage)?;
+    if args.models.is_empty() {
+        eprintln!("no --model given: the bundle inside this program is used");
+    }
     if pipeline.is_demonstration() {
         eprintln!("{}", demo_bundle::WARNING);
     }

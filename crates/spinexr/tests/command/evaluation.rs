@@ -126,7 +126,16 @@ fn frozen_bundle_predicts(demo: &Path, dir: &Path) {
 /// The tables come out of the prediction file alone.
 fn evaluation_repeats(demo: &Path, dir: &Path, report: &serde_json::Value) {
     let again = spinexr(dir)
-        .args(["evaluate", "run", "--json", "--seed", "2021", "--predictions"])
+        .args([
+            "evaluate",
+            "run",
+            "--json",
+            "--seed",
+            "2021",
+            "--detector",
+            "retinanet_mini",
+            "--predictions",
+        ])
         .arg(demo.join("predictions.jsonl"))
         .arg("--annotations")
         .arg(demo.join("films"))

@@ -1,5 +1,7 @@
 //! The command as a user meets it: what it prints, writes and exits with.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its setting fails")]
+
 mod broken_input;
 mod evaluation;
 mod films;
