@@ -1,5 +1,7 @@
 //! Optimiser steps, clipping and averages against PyTorch: the `ops` case of the golden data.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its setting fails")]
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::SafeTensors;

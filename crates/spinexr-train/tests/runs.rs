@@ -1,5 +1,7 @@
 //! Whole runs on a few small films: repeatable, resumable, and stopped where they must be.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where its setting fails")]
+
 mod films;
 
 use films::{experiment, films};
