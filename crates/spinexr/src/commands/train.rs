@@ -21,7 +21,7 @@ pub struct Args {
     /// Change one key, for example optimiser.lr=0.001
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Folder of the run; runs/<name> by default
+    /// Folder of the run; runs/NAME by default
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on from the last checkpoint in the run's folder
