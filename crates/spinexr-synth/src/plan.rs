@@ -45,17 +45,20 @@ const NATURAL: [(Category, f32); 12] = [
 /// Share of abnormal studies with osteophytes, and mean number of spurs in one.
 const NATURAL_OSTEOPHYTES: (f32, f32) = (0.86, 8.5);
 
-/// Weights by which a balanced study chooses its one or two classes; inverse to the boxes a finding of the
-/// class leaves on a study's films.
+/// Weights by which a balanced study chooses its classes; inverse to the boxes that the class, once chosen,
+/// leaves on a study's films.
 const BALANCED: [(Category, f32); 7] = [
-    (Category::DiscSpaceNarrowing, 1.0),
-    (Category::ForaminalStenosis, 1.0),
-    (Category::Osteophytes, 0.7),
-    (Category::Spondylolysthesis, 1.5),
+    (Category::DiscSpaceNarrowing, 0.9),
+    (Category::ForaminalStenosis, 1.6),
+    (Category::Osteophytes, 0.5),
+    (Category::Spondylolysthesis, 2.6),
     (Category::SurgicalImplant, 0.9),
-    (Category::VertebralCollapse, 1.0),
-    (Category::OtherLesions, 1.1),
+    (Category::VertebralCollapse, 0.55),
+    (Category::OtherLesions, 0.8),
 ];
+
+/// Least severity of a balanced finding: clear, not only just there.
+const BALANCED_LEAST: f32 = 0.45;
 
 /// Within balanced "Other lesions", how often each category.
 const BALANCED_OTHER: [(Category, f32); 7] = [
@@ -137,31 +140,37 @@ impl Plan {
         self.osteophytes(spurs, stream, 0.0);
     }
 
+    // Two to four classes, each with more than one finding where anatomy allows it: as many boxes an abnormal
+    // film as the release has, spread over all classes.
     fn balanced(&mut self, stream: &mut Stream) {
-        let weights = BALANCED.map(|(_, w)| w);
-        let first = stream.weighted(&weights);
-        let mut chosen = vec![BALANCED[first].0];
-        if stream.chance(0.55) {
-            let second = BALANCED[stream.weighted(&weights)].0;
-            if !chosen.contains(&second) {
-                chosen.push(second);
-            }
-        }
+        let mut weights = BALANCED.map(|(_, weight)| weight);
+        let mut chosen: Vec<Category> = (0..stream.between(2, 4))
+            .map(|_| {
+                let k = stream.weighted(&weights);
+                weights[k] = 0.0;
+                BALANCED[k].0
+            })
+            .collect();
+        // An implant takes a run of levels: it goes first, while they are free.
+        chosen.sort_by_key(|category| *category != Category::SurgicalImplant);
         for category in chosen {
             match category {
                 Category::Osteophytes => {
-                    let spurs = stream.between(2, 5);
-                    self.osteophytes(spurs, stream, 0.35);
+                    let spurs = stream.between(4, 7);
+                    self.osteophytes(spurs, stream, BALANCED_LEAST);
                 }
                 Category::OtherLesions => {
-                    let which = stream.weighted(&BALANCED_OTHER.map(|(_, w)| w));
-                    self.place(BALANCED_OTHER[which].0, stream, 0.35);
+                    for _ in 0..stream.between(1, 2) {
+                        let which = stream.weighted(&BALANCED_OTHER.map(|(_, w)| w));
+                        self.place(BALANCED_OTHER[which].0, stream, BALANCED_LEAST);
+                    }
+                }
+                Category::SurgicalImplant | Category::Spondylolysthesis => {
+                    self.place(category, stream, BALANCED_LEAST);
                 }
                 other => {
-                    self.place(other, stream, 0.35);
-                    let again = matches!(other, Category::DiscSpaceNarrowing | Category::ForaminalStenosis);
-                    if again && stream.chance(0.3) {
-                        self.place(other, stream, 0.35);
+                    for _ in 0..stream.between(1, 3) {
+                        self.place(other, stream, BALANCED_LEAST);
                     }
                 }
             }

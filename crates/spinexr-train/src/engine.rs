@@ -54,8 +54,8 @@ pub struct TrainOptions<'a> {
     pub device: Device,
     /// Background threads that prepare batches.
     pub threads: usize,
-    /// Hears of every update, evaluation and checkpoint, on the calling thread.
-    pub on_event: &'a mut dyn FnMut(Event),
+    /// Hears of every update, evaluation and checkpoint, on the thread that trains.
+    pub on_event: &'a mut (dyn FnMut(Event) + Send),
     /// Write a checkpoint and stop after this many updates of the whole run.
     pub stop_after: Option<u64>,
 }
@@ -120,10 +120,12 @@ pub fn train(
     options: TrainOptions<'_>,
 ) -> Result<TrainOutcome, TrainError> {
     experiment.validate()?;
-    match experiment.model.architecture.task() {
+    // An update is hundreds of short parallel operations. The loop runs on a worker of the pool, which takes
+    // its share of each; from outside, every operation would put this thread to sleep and wake it again.
+    rayon::scope(|_| match experiment.model.architecture.task() {
         TaskKind::Classification => Session::<Classification>::run(experiment, data, options),
         TaskKind::Detection => Session::<Detection>::run(experiment, data, options),
-    }
+    })
 }
 
 /// The images of a batch as a tensor on `device`, `[N, 1, H, W]` in 0..=1.

@@ -31,7 +31,7 @@ pub(crate) struct Session<'a, 'e, T: Task> {
     pub(crate) device: Device,
     pub(crate) threads: usize,
     pub(crate) run: RunDir,
-    pub(crate) on_event: &'e mut dyn FnMut(Event),
+    pub(crate) on_event: &'e mut (dyn FnMut(Event) + Send),
     pub(crate) model: T::Model,
     pub(crate) optimiser: Optimiser,
     pub(crate) ema: Option<Ema>,
