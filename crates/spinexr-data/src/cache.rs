@@ -8,7 +8,7 @@ use crate::cache_index::{Folder, Header, Record, film_bytes, policy_name, read_b
 use crate::error::reading;
 use crate::{DataError, InputSize, PreparedFilm};
 use sha2::{Digest, Sha256};
-use spinexr_core::FilmAnnotation;
+use spinexr_core::{FilmAnnotation, hex};
 use spinexr_dicom::Policy;
 use std::collections::HashMap;
 use std::fs::File;
@@ -165,7 +165,7 @@ impl Cache {
             hash.update(serde_json::to_vec(film).expect("annotations hold strings and finite numbers"));
             hash.update(format!("\n{pixels}\n"));
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&hash.finalize()))
     }
 
     pub(crate) fn not_prepared(&self, image_id: &str) -> DataError {

@@ -7,6 +7,7 @@ use crate::error::{panic_message, reading, writing};
 use crate::parallel::in_parallel;
 use crate::{DataError, Dataset, Film, InputSize, prepare_film};
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
 use spinexr_core::progress::{OnProgress, Progress};
 use spinexr_dicom::{ReadOptions, read_film};
 use std::collections::{HashMap, HashSet};
@@ -170,7 +171,7 @@ fn decode(
     let entry = |&input: &usize| {
         let prepared = prepare_film(&radiograph, &inputs[input]);
         let bytes = to_bytes(&prepared.pixels);
-        let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = hex(&Sha256::digest(&bytes));
         let record = Record {
             image_id: film.annotation.image_id.clone(),
             offset: 0, // set when it is appended

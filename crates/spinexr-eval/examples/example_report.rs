@@ -4,6 +4,8 @@
 mod made_up;
 
 use image::{GrayImage, ImageEncoder, Luma, codecs::png::PngEncoder};
+use spinexr_core::whole_file;
+use spinexr_eval::EvalError;
 use spinexr_eval::report::{self, Thumbnail};
 use spinexr_eval::run::{LossCurve, Protocol, RunOptions, RunTruth, evaluate_run};
 use spinexr_eval::threshold::{Predictions, Test, Validation};
@@ -59,10 +61,10 @@ fn main() -> Result<(), spinexr_eval::EvalError> {
         &options,
     )?;
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/example-report");
-    std::fs::create_dir_all(&dir)
-        .map_err(|source| spinexr_eval::EvalError::Io { path: dir.clone(), source })?;
+    let refused = |source| EvalError::Io { path: dir.clone(), source };
+    std::fs::create_dir_all(&dir).map_err(refused)?;
     let html = report::html(&report, &thumbnail);
-    spinexr_eval::files::write_whole(&dir.join("report.html"), html.as_bytes())?;
+    whole_file::write(&dir.join("report.html"), html.as_bytes()).map_err(refused)?;
     println!("{}", dir.join("report.html").display());
     Ok(())
 }

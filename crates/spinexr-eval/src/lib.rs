@@ -16,7 +16,7 @@ pub mod binary;
 pub mod coco;
 pub mod coco_json;
 pub mod error;
-pub mod files;
+mod files;
 pub mod froc;
 pub mod intervals;
 pub mod records;

@@ -1,11 +1,11 @@
 //! How several bundles and models speak with one voice: their boxes, thresholds, hash and provenance.
 
 use crate::InferError;
-use crate::bundle::{Bundle, hex};
+use crate::bundle::Bundle;
 use crate::manifest::Decision;
 use sha2::{Digest, Sha256};
 use spinexr_core::nms::class_wise_nms;
-use spinexr_core::{BoxXyxy, Detection};
+use spinexr_core::{BoxXyxy, Detection, hex};
 use spinexr_dicom::Policy;
 use spinexr_models::{DetectConfig, Task};
 

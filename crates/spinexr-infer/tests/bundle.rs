@@ -6,6 +6,7 @@ mod support;
 
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
 use spinexr_infer::model::load_models;
 use spinexr_infer::{Bundle, CardFacts, CardMetric, InferError, ModelSpec, Storage, card, combine};
 use spinexr_models::Architecture;
@@ -66,8 +67,7 @@ fn the_hash_is_the_documented_one() {
         }
     }
     hash.update(fs::read(path.join("weights.safetensors")).unwrap());
-    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(Bundle::load(&path).unwrap().hash(), hex);
+    assert_eq!(Bundle::load(&path).unwrap().hash(), hex(&hash.finalize()));
 }
 
 #[test]

@@ -25,7 +25,6 @@ mod detection;
 mod initial;
 mod session;
 mod session_files;
-mod whole_file;
 
 pub use burn::tensor::Device;
 pub use checkpoint::{Checkpoint, Evaluation};

@@ -12,8 +12,9 @@
 use crate::checkpoint::Evaluation;
 use crate::config::Experiment;
 use crate::error::TrainError;
-use crate::{tensorboard, whole_file};
+use crate::tensorboard;
 use serde::{Deserialize, Serialize};
+use spinexr_core::whole_file;
 use std::path::{Path, PathBuf};
 
 /// Paths of a run.
@@ -110,6 +111,7 @@ impl Manifest {
     pub(crate) fn write(&self, run: &RunDir) -> Result<(), TrainError> {
         let mut json = serde_json::to_string_pretty(self).expect("a manifest is plain data");
         json.push('\n');
-        whole_file::write(&run.manifest(), json.as_bytes())
+        let path = run.manifest();
+        whole_file::write(&path, json.as_bytes()).map_err(TrainError::io(&path, "write"))
     }
 }

@@ -3,6 +3,7 @@
 use crate::console::Bar;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
 use spinexr_core::progress::Progress;
 use spinexr_infer::card::{CardFacts, CardMetric, card};
 use spinexr_infer::weights_file::Storage;
@@ -128,8 +129,4 @@ fn validation_metric(best: &spinexr_train::Evaluation) -> CardMetric {
         interval: None,
         films: "validation films, which also chose the weights".to_owned(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
