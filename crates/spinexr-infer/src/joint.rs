@@ -58,12 +58,6 @@ pub(crate) fn joint_pixels(mut provenances: Vec<(Policy, serde_json::Value)>) ->
     if provenances.len() == 1 {
         return provenances.swap_remove(0).1;
     }
-    let named = provenances.into_iter().map(|(policy, provenance)| {
-        let name = match policy {
-            Policy::Vindr => "vindr",
-            Policy::Standard => "standard",
-        };
-        (name.to_owned(), provenance)
-    });
+    let named = provenances.into_iter().map(|(policy, provenance)| (policy.name().to_owned(), provenance));
     serde_json::Value::Object(named.collect())
 }
