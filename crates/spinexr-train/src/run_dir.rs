@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml              the experiment as resolved
-//! manifest.json            experiment, seed, data hash, code version, device, state, weights hash
+//! manifest.json            experiment, seed, data hash, films left out, code version, device, state, weights hash
 //! log.jsonl                one line an update or evaluation
 //! events.out.tfevents.…    the same scalars for TensorBoard
 //! checkpoints/last.ckpt    everything a resume needs
@@ -15,6 +15,7 @@ use crate::error::TrainError;
 use crate::tensorboard;
 use serde::{Deserialize, Serialize};
 use spinexr_core::whole_file;
+use spinexr_data::FilmFailure;
 use std::path::{Path, PathBuf};
 
 /// Paths of a run.
@@ -82,6 +83,22 @@ pub enum RunState {
     Finished,
 }
 
+/// Films of the data set that could not be prepared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// How many.
+    pub count: usize,
+    /// Which.
+    pub image_ids: Vec<String>,
+}
+
+impl LeftOut {
+    pub(crate) fn of(failures: &[FilmFailure]) -> Self {
+        let image_ids: Vec<String> = failures.iter().map(|failure| failure.image_id.clone()).collect();
+        Self { count: image_ids.len(), image_ids }
+    }
+}
+
 /// What made the weights, written at the start and at the end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -91,6 +108,8 @@ pub struct Manifest {
     pub seed: u64,
     /// Hash of films, annotations and split.
     pub data_hash: String,
+    /// Films that are not among them because they could not be prepared.
+    pub left_out: LeftOut,
     /// Version of the program.
     pub code_version: String,
     /// The engine's device.

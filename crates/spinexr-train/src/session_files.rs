@@ -11,7 +11,7 @@ use crate::initial;
 use crate::logs::Log;
 use crate::optim::Optimiser;
 use crate::params::freeze;
-use crate::run_dir::{Manifest, RunDir, RunState};
+use crate::run_dir::{LeftOut, Manifest, RunDir, RunState};
 use crate::session::{Session, wall_time_s};
 use crate::state::{read_back, upload, weights_hash};
 use crate::tensorboard::EventFile;
@@ -154,6 +154,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             experiment: self.experiment.clone(),
             seed: self.experiment.seed,
             data_hash: self.data.hash.clone(),
+            left_out: LeftOut::of(&self.data.left_out),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             device: format!("{:?}", self.device),
             state,

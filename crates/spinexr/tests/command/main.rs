@@ -46,6 +46,18 @@ fn films() -> &'static Path {
     films
 }
 
+/// A copy of [`films`] at `to`, to be altered.
+fn own_films(to: &Path) {
+    for part in ["annotations", "train_images", "test_images"] {
+        std::fs::create_dir_all(to.join(part)).expect("a folder in a temporary one");
+        for entry in std::fs::read_dir(films().join(part)).expect("the data set has this part") {
+            let from = entry.expect("a readable folder").path();
+            let name = from.file_name().expect("an entry of a folder has a name");
+            std::fs::copy(&from, to.join(part).join(name)).expect("a film can be copied");
+        }
+    }
+}
+
 /// The parts of a JSON document on stdout.
 fn json(output: &std::process::Output) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
