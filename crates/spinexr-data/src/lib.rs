@@ -36,3 +36,4 @@ pub use loader::{Batch, Loader, LoaderConfig};
 pub use ready::{ReadyDataset, SplitDataset};
 pub use resize::{Fit, InputSize, LabelledBox, PreparedFilm, ResizeMap, prepare_film};
 pub use sampler::{Sampler, SamplerConfig};
+pub use split::HoldOut;

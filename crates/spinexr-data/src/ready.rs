@@ -6,7 +6,7 @@
 
 use crate::cache::{self, Cache, FilmFailure};
 use crate::vindr::{self, VindrOptions};
-use crate::{DataError, Dataset, InputSize, split};
+use crate::{DataError, Dataset, HoldOut, InputSize, split};
 use spinexr_core::Split;
 use spinexr_core::progress::OnProgress;
 use spinexr_dicom::{Policy, ReadOptions};
@@ -18,6 +18,8 @@ use std::path::Path;
 pub struct SplitDataset {
     /// Films of all splits.
     pub dataset: Dataset,
+    /// The studies that are its validation films.
+    pub hold_out: HoldOut,
 }
 
 /// A data set whose films are all in the prepared cache.
@@ -25,6 +27,8 @@ pub struct SplitDataset {
 pub struct ReadyDataset {
     /// The films of the splits asked for, but for those left out; boxes clipped to their films.
     pub dataset: Dataset,
+    /// The studies held out for validation, whether or not their films could be prepared.
+    pub hold_out: HoldOut,
     /// Films of these splits that could not be prepared.
     pub left_out: Vec<FilmFailure>,
 }
@@ -36,9 +40,9 @@ impl SplitDataset {
     /// As [`vindr::read`], [`split::hold_out_validation`] and [`split::check_leakage`].
     pub fn read(dir: &Path, validation_fraction: f64, split_seed: u64) -> Result<Self, DataError> {
         let mut dataset = vindr::read(dir)?;
-        split::hold_out_validation(&mut dataset, validation_fraction, split_seed)?;
+        let hold_out = split::hold_out_validation(&mut dataset, validation_fraction, split_seed)?;
         split::check_leakage(&dataset)?;
-        Ok(Self { dataset })
+        Ok(Self { dataset, hold_out })
     }
 
     /// Prepares the films of `splits` for every policy and input size into the cache under `cache_dir`. A film
@@ -74,6 +78,6 @@ impl SplitDataset {
             let min_side_px = VindrOptions::new().min_box_px;
             dataset.clip_boxes(min_side_px, |film| cache.film_size_px(&film.annotation.image_id));
         }
-        Ok(ReadyDataset { dataset, left_out })
+        Ok(ReadyDataset { dataset, hold_out: self.hold_out, left_out })
     }
 }

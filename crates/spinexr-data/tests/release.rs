@@ -96,6 +96,7 @@ fn a_broken_film_is_left_out_and_moves_no_study() {
     assert!(failure.error.contains(broken.path.to_str().unwrap()), "{}", failure.error);
     let expected: Vec<_> = sound.dataset.films.into_iter().filter(|f| f.path != broken.path).collect();
     assert_eq!(rest.dataset.films, expected);
+    assert_eq!(rest.hold_out, sound.hold_out);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::config::{Experiment, TrainOn};
 use crate::error::TrainError;
 use spinexr_core::progress::OnProgress;
 use spinexr_core::{FilmAnnotation, Split};
-use spinexr_data::{Cache, FilmFailure, ReadyDataset, SplitDataset, split};
+use spinexr_data::{Cache, FilmFailure, HoldOut, ReadyDataset, SplitDataset, split};
 use std::sync::Arc;
 
 /// Films ready to train on.
@@ -16,6 +16,8 @@ pub struct TrainData {
     pub train: Vec<FilmAnnotation>,
     /// Films to choose the best weights on.
     pub validation: Vec<FilmAnnotation>,
+    /// The studies that the validation films are of.
+    pub hold_out: HoldOut,
     /// Films of the data set that could not be prepared; they are in neither list.
     pub left_out: Vec<FilmFailure>,
     /// SHA-256 over the ids, annotations and pixels of both lists, and over which is which.
@@ -23,7 +25,7 @@ pub struct TrainData {
 }
 
 impl TrainData {
-    /// From prepared films, their annotations and the films that could not be prepared.
+    /// From prepared films, their annotations, the hold-out and the films that could not be prepared.
     ///
     /// # Errors
     /// When a split is empty or a film is not prepared.
@@ -31,6 +33,7 @@ impl TrainData {
         cache: Arc<Cache>,
         train: Vec<FilmAnnotation>,
         validation: Vec<FilmAnnotation>,
+        hold_out: HoldOut,
         left_out: Vec<FilmFailure>,
     ) -> Result<Self, TrainError> {
         for (films, split) in [(&train, Split::Train), (&validation, Split::Validation)] {
@@ -45,7 +48,7 @@ impl TrainData {
             }
         }
         let hash = crate::state::sha256_hex(&[&cache.data_hash(&train)?, &cache.data_hash(&validation)?]);
-        Ok(Self { cache, train, validation, left_out, hash })
+        Ok(Self { cache, train, validation, hold_out, left_out, hash })
     }
 
     /// From a data set that is split and prepared already, with the films that `experiment` trains on.
@@ -60,7 +63,8 @@ impl TrainData {
         if experiment.data.train_on == TrainOn::WithBoxes {
             train.retain(|film| !film.boxes.is_empty());
         }
-        Self::new(Arc::new(cache), train, dataset.annotations(Split::Validation), ready.left_out.clone())
+        let validation = dataset.annotations(Split::Validation);
+        Self::new(Arc::new(cache), train, validation, ready.hold_out.clone(), ready.left_out.clone())
     }
 }
 
@@ -77,7 +81,7 @@ pub fn load(
     on_progress: OnProgress<'_>,
 ) -> Result<TrainData, TrainError> {
     let data = &experiment.data;
-    let split = SplitDataset::read(&data.dir, data.validation_fraction, experiment.seed)?;
+    let split = SplitDataset::read(&data.dir, data.validation_fraction, data.split_seed)?;
     let splits = [Split::Train, Split::Validation];
     let inputs = [(data.policy, experiment.model.input)];
     let ready = split.prepare(&splits, &data.cache_dir, &inputs, threads, on_progress)?;

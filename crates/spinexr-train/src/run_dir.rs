@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml              the experiment as resolved
-//! manifest.json            experiment, seed, data hash, films left out, code version, device, state, weights hash
+//! manifest.json            experiment, seed, data hash, hold-out, films left out, code version, device, state, weights hash
 //! log.jsonl                one line an update or evaluation
 //! events.out.tfevents.…    the same scalars for TensorBoard
 //! checkpoints/last.ckpt    everything a resume needs
@@ -15,7 +15,7 @@ use crate::error::TrainError;
 use crate::tensorboard;
 use serde::{Deserialize, Serialize};
 use spinexr_core::whole_file;
-use spinexr_data::FilmFailure;
+use spinexr_data::{FilmFailure, HoldOut};
 use std::path::{Path, PathBuf};
 
 /// Paths of a run.
@@ -110,6 +110,8 @@ pub struct Manifest {
     pub data_hash: String,
     /// Films that are not among them because they could not be prepared.
     pub left_out: LeftOut,
+    /// The studies held out for validation.
+    pub hold_out: HoldOut,
     /// Version of the program.
     pub code_version: String,
     /// The engine's device.

@@ -155,6 +155,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             seed: self.experiment.seed,
             data_hash: self.data.hash.clone(),
             left_out: LeftOut::of(&self.data.left_out),
+            hold_out: self.data.hold_out.clone(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             device: format!("{:?}", self.device),
             state,

@@ -74,6 +74,7 @@ fn resumed_equals_uninterrupted(architecture: &str) {
         serde_json::from_slice(&std::fs::read(parted.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest.state, RunState::Finished);
     assert_eq!(manifest.experiment, experiment);
+    assert_eq!(manifest.hold_out, data.hold_out);
     assert_eq!(manifest.weights_hash, Some(expected.weights_hash));
     let resolved = Experiment::load(&parted.join("config.toml"), &[]).unwrap();
     assert_eq!(resolved, experiment);
@@ -221,7 +222,8 @@ fn a_run_is_never_overwritten_nor_resumed_as_another() {
 
     let mut fewer = data.clone();
     fewer.train.pop();
-    let fewer = TrainData::new(fewer.cache, fewer.train, fewer.validation, vec![]).unwrap();
+    let TrainData { cache, train, validation, hold_out, .. } = fewer;
+    let fewer = TrainData::new(cache, train, validation, hold_out, vec![]).unwrap();
     let films_differ = run(&experiment_a, &fewer, &out, true, None).unwrap_err();
     assert!(matches!(films_differ, TrainError::DataDiffers { .. }), "{films_differ}");
 

@@ -100,6 +100,7 @@ pub fn bundle(experiment: &Experiment, outcome: &TrainOutcome, demonstration: bo
         final_relu: model.final_relu,
         training_manifest_sha256: Some(hex(&Sha256::digest(&manifest))),
         policy: experiment.data.policy,
+        hold_out: Some(outcome.hold_out.clone()),
         input: model.input,
         normalisation: model.normalisation.clone(),
         detect: (task == Task::Detection).then_some(DetectConfig::RETINANET),

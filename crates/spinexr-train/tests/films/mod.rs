@@ -3,7 +3,7 @@
 use image::{GrayImage, Luma};
 use spinexr_core::progress::silent;
 use spinexr_core::{Annotation, BoxXyxy, FilmAnnotation, Finding, Split};
-use spinexr_data::{Dataset, Film, SplitDataset};
+use spinexr_data::{Dataset, Film, HoldOut, SplitDataset};
 use spinexr_train::{Experiment, TrainData, TrainError};
 use std::path::Path;
 
@@ -19,6 +19,7 @@ seed = 7
 dir = "nowhere"
 cache_dir = {cache:?}
 validation_fraction = 0.25
+split_seed = 0
 policy = "standard"
 train_on = "all"
 
@@ -92,9 +93,11 @@ pub fn draw(dir: &Path) -> Dataset {
 
 /// Prepares films for `experiment`.
 pub fn prepare(experiment: &Experiment, dataset: Dataset) -> Result<TrainData, TrainError> {
-    let split = SplitDataset { dataset };
+    let data = &experiment.data;
+    let hold_out = HoldOut::of(&dataset, data.validation_fraction, data.split_seed);
+    let split = SplitDataset { dataset, hold_out };
     let splits = [Split::Train, Split::Validation];
-    let inputs = [(experiment.data.policy, experiment.model.input)];
-    let ready = split.prepare(&splits, &experiment.data.cache_dir, &inputs, 1, &silent)?;
+    let inputs = [(data.policy, experiment.model.input)];
+    let ready = split.prepare(&splits, &data.cache_dir, &inputs, 1, &silent)?;
     TrainData::open(experiment, &ready)
 }

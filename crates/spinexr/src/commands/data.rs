@@ -48,7 +48,7 @@ struct StatsArgs {
     /// Hold this share of the training studies out first, as training does
     #[arg(long, value_name = "SHARE")]
     validation_fraction: Option<f64>,
-    /// Seed of the hold-out
+    /// Seed of the hold-out, data.split_seed of a configuration
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }

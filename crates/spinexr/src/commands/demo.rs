@@ -124,7 +124,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
 
 /// The three experiments, with paths, seed and steps set.
 fn experiments(args: &Args) -> Result<Vec<Experiment>> {
-    let mut sets = vec![format!("seed={}", args.seed)];
+    let mut sets = vec![format!("seed={}", args.seed), format!("data.split_seed={}", args.seed)];
     sets.extend(args.steps.map(|n| format!("schedule.total_steps={n}")));
     sets.extend(args.steps.map(|n| format!("schedule.warmup_steps={}", n / 10)));
     EXPERIMENTS
@@ -175,7 +175,7 @@ fn synthesise(args: &Args, global: &Global) -> Result<()> {
 /// Films of all splits, prepared for every model.
 fn prepare(experiments: &[Experiment], global: &Global) -> Result<ReadyDataset> {
     let first = &experiments[0];
-    let split = SplitDataset::read(&first.data.dir, first.data.validation_fraction, first.seed)?;
+    let split = SplitDataset::read(&first.data.dir, first.data.validation_fraction, first.data.split_seed)?;
     let inputs: Vec<_> = experiments.iter().map(|e| (e.data.policy, e.model.input)).collect();
     let bar = Bar::new("preparing films", global.quiet);
     let (cache_dir, threads) = (&first.data.cache_dir, global.thread_count());

@@ -1,7 +1,7 @@
 //! `spinexr predict`: films in, findings out.
 
 use crate::console::{Bar, list_failures, percent};
-use crate::exit::{CommandResult, Done, usage};
+use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::{Global, demo_bundle};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
@@ -221,7 +221,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     Ok(if failures.is_empty() { Done::All } else { Done::SomeFailed })
 }
 
-fn load_bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, crate::exit::CommandError> {
+fn load_bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, CommandError> {
     if paths.is_empty() {
         return Ok(vec![demo_bundle::load()?]);
     }
@@ -247,15 +247,21 @@ fn ready_films(
     splits: &[SplitArg],
     pipeline: &Pipeline,
     global: &Global,
-) -> anyhow::Result<ReadyDataset> {
+) -> Result<ReadyDataset, CommandError> {
     let data = &experiment.data;
-    let split = SplitDataset::read(&data.dir, data.validation_fraction, experiment.seed)?;
+    let split = SplitDataset::read(&data.dir, data.validation_fraction, data.split_seed)
+        .map_err(anyhow::Error::from)?;
     let splits: Vec<Split> = splits.iter().map(|&s| s.into()).collect();
+    if splits.contains(&Split::Validation) {
+        for model in pipeline.models() {
+            model.spec().check_hold_out(&split.hold_out).map_err(usage)?;
+        }
+    }
     let bar = Bar::new("preparing films", global.quiet);
     let threads = global.thread_count();
-    let ready = split.prepare(&splits, &data.cache_dir, pipeline.inputs(), threads, &|p| bar.update(p))?;
+    let ready = split.prepare(&splits, &data.cache_dir, pipeline.inputs(), threads, &|p| bar.update(p));
     bar.finish();
-    Ok(ready)
+    Ok(ready.map_err(anyhow::Error::from)?)
 }
 
 fn overlay_options(pipeline: &Pipeline) -> overlay::OverlayOptions {

@@ -34,7 +34,7 @@ pub struct Args {
     /// Where to train: cpu, or a GPU backend this build has
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Seed; the configuration's by default
+    /// Seed of weights, order of films and augmentation; the configuration's by default
     #[arg(long)]
     seed: Option<u64>,
 }

@@ -6,6 +6,7 @@ mod broken_input;
 mod evaluation;
 mod films;
 mod help;
+mod hold_out;
 mod resume;
 
 use assert_cmd::Command;
