@@ -155,16 +155,6 @@ pub enum InferError {
     /// No such device in this build.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A line of a predictions file is not a prediction.
-    #[error("{}:{line}: {message}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Reason.
-        message: String,
-    },
     /// A picture could not be encoded.
     #[error("{}: cannot encode the picture: {message}", path.display())]
     Picture {
