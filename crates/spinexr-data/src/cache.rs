@@ -4,11 +4,11 @@
 //! `vindr-224x224-stretch`, with the pixels (`films.u16`) and an index (`index.log`). [`prepare`] fills it and
 //! may be killed and run again; [`Cache`] reads it.
 
-use crate::cache_index::{Folder, Header, Record, film_bytes, policy_name, read_bytes, read_index};
+use crate::cache_index::{Folder, Header, Record, film_bytes, read_bytes, read_index};
 use crate::error::reading;
 use crate::{DataError, InputSize, PreparedFilm};
 use sha2::{Digest, Sha256};
-use spinexr_core::FilmAnnotation;
+use spinexr_core::{FilmAnnotation, hex};
 use spinexr_dicom::Policy;
 use std::collections::HashMap;
 use std::fs::File;
@@ -48,7 +48,7 @@ impl Cache {
         let Some(index) = read_index(&folder, input)? else {
             return Err(DataError::NoCache {
                 path: folder.path,
-                policy: policy_name(policy).to_owned(),
+                policy: policy.name().to_owned(),
                 input: input.to_string(),
             });
         };
@@ -159,13 +159,13 @@ impl Cache {
         let mut films: Vec<&FilmAnnotation> = films.iter().collect();
         films.sort_by(|a, b| a.image_id.cmp(&b.image_id));
         let mut hash = Sha256::new();
-        hash.update(format!("{} {}\n", policy_name(self.policy), self.input));
+        hash.update(format!("{} {}\n", self.policy.name(), self.input));
         for film in films {
             let pixels = &self.stored(&film.image_id)?.record.sha256;
             hash.update(serde_json::to_vec(film).expect("annotations hold strings and finite numbers"));
             hash.update(format!("\n{pixels}\n"));
         }
-        Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&hash.finalize()))
     }
 
     pub(crate) fn not_prepared(&self, image_id: &str) -> DataError {

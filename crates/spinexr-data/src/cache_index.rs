@@ -86,8 +86,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new(dir: &Path, policy: Policy, input: &InputSize) -> Self {
-        let name =
-            format!("{}-{}x{}-{}", policy_name(policy), input.height_px, input.width_px, input.fit.name());
+        let name = format!("{}-{}x{}-{}", policy.name(), input.height_px, input.width_px, input.fit.name());
         Self { path: dir.join(name) }
     }
 
@@ -101,13 +100,6 @@ impl Folder {
 
     pub(crate) fn lock(&self) -> PathBuf {
         self.path.join("lock")
-    }
-}
-
-pub(crate) const fn policy_name(policy: Policy) -> &'static str {
-    match policy {
-        Policy::Vindr => "vindr",
-        Policy::Standard => "standard",
     }
 }
 

@@ -1,8 +1,8 @@
 //! From annotated films to batches: the VinDr-SpineXR reader, study-level splits, the one resize, the
 //! prepared cache, augmentation, samplers and the loader.
 //!
-//! The way of a film: [`vindr::read`] → [`split::hold_out_validation`] and [`split::check_leakage`] →
-//! [`cache::prepare`] (decoded and resized once) → [`Loader`] (sampler, augmentation, batch).
+//! The way of a film: [`SplitDataset::read`] (annotations, validation studies held out, leakage checked) →
+//! [`SplitDataset::prepare`] (decoded and resized once) → [`Loader`] (sampler, augmentation, batch).
 //! Boxes are film pixels everywhere but in [`LabelledBox`], which lives in input pixels between
 //! [`ResizeMap::to_input`] and [`ResizeMap::to_film`].
 
@@ -12,6 +12,7 @@ pub mod dataset;
 pub mod error;
 pub mod fixed;
 pub mod loader;
+pub mod ready;
 pub mod resize;
 pub mod sampler;
 pub mod split;
@@ -27,10 +28,12 @@ mod test_films;
 mod vindr_rows;
 
 pub use augment::{AugmentConfig, augment};
-pub use cache::Cache;
+pub use cache::{Cache, FilmFailure};
 pub use dataset::{Dataset, Film, ReadCounts};
 pub use error::{DataError, RowError};
 pub use fixed::FixedBatches;
 pub use loader::{Batch, Loader, LoaderConfig};
+pub use ready::{ReadyDataset, SplitDataset};
 pub use resize::{Fit, InputSize, LabelledBox, PreparedFilm, ResizeMap, prepare_film};
 pub use sampler::{Sampler, SamplerConfig};
+pub use split::HoldOut;

@@ -6,7 +6,9 @@ use crate::cache_index::{
 use crate::error::{panic_message, reading, writing};
 use crate::parallel::in_parallel;
 use crate::{DataError, Dataset, Film, InputSize, prepare_film};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
 use spinexr_core::progress::{OnProgress, Progress};
 use spinexr_dicom::{ReadOptions, read_film};
 use std::collections::{HashMap, HashSet};
@@ -15,13 +17,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// A film that could not be prepared.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FilmFailure {
     /// Image id.
     pub image_id: String,
     /// Its file.
     pub path: PathBuf,
-    /// Why, in words.
+    /// Why, in words, the file among them.
     pub error: String,
 }
 
@@ -87,8 +89,12 @@ pub fn prepare(
     on_progress(Progress { done, total });
     let mut failures: Vec<(usize, FilmFailure)> = Vec::new();
     let job = |i: usize| {
-        catch_unwind(AssertUnwindSafe(|| decode(todo[i], &inputs, &wanted(todo[i]), read)))
-            .unwrap_or_else(|panic| Err(format!("the reader panicked: {}", panic_message(panic.as_ref()))))
+        catch_unwind(AssertUnwindSafe(|| decode(todo[i], &inputs, &wanted(todo[i]), read))).unwrap_or_else(
+            |panic| {
+                let (path, message) = (todo[i].path.display(), panic_message(panic.as_ref()));
+                Err(format!("{path}: the reader panicked: {message}"))
+            },
+        )
     };
     let appended = in_parallel(todo.len(), threads, job, |i, made| {
         match made {
@@ -170,7 +176,7 @@ fn decode(
     let entry = |&input: &usize| {
         let prepared = prepare_film(&radiograph, &inputs[input]);
         let bytes = to_bytes(&prepared.pixels);
-        let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        let sha256 = hex(&Sha256::digest(&bytes));
         let record = Record {
             image_id: film.annotation.image_id.clone(),
             offset: 0, // set when it is appended

@@ -2,21 +2,65 @@
 //! is on two sides.
 
 use crate::{DataError, Dataset, Film};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use spinexr_core::{Finding, Split};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use spinexr_core::{Finding, Split, hex};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
+
+/// Which studies were held out of training for validation, and how they were drawn.
+///
+/// A model carries the one it was trained with: films of other validation studies are films it may have been
+/// trained on, so that nothing may be chosen on them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldOut {
+    /// Share of the training studies.
+    pub validation_fraction: f64,
+    /// Seed of the draw.
+    pub split_seed: u64,
+    /// SHA-256 over the ids of the studies, sorted, a line each: what fraction and seed give hangs on the
+    /// annotations too.
+    pub studies_sha256: String,
+}
+
+impl HoldOut {
+    /// Of the validation studies that `dataset` has now.
+    pub fn of(dataset: &Dataset, validation_fraction: f64, split_seed: u64) -> Self {
+        let studies: BTreeSet<&str> =
+            dataset.of(Split::Validation).map(|f| f.annotation.study_id.as_str()).collect();
+        let mut hash = Sha256::new();
+        studies.iter().for_each(|study| hash.update(format!("{study}\n")));
+        Self { validation_fraction, split_seed, studies_sha256: hex(&hash.finalize()) }
+    }
+
+    /// The same studies, however they were drawn.
+    pub fn same_studies(&self, other: &Self) -> bool {
+        self.studies_sha256 == other.studies_sha256
+    }
+}
+
+impl fmt::Display for HoldOut {
+    /// `0.1 of the studies, split seed 0 (studies 3f2a9c01)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self.studies_sha256.get(..8).unwrap_or(&self.studies_sha256);
+        let Self { validation_fraction, split_seed, .. } = self;
+        write!(f, "{validation_fraction} of the studies, split seed {split_seed} (studies {short})")
+    }
+}
 
 /// Moves about `fraction` of the training studies to `Split::Validation`.
 ///
 /// Studies are taken stratum by stratum (a study's stratum is its rarest finding, or "abnormal without a
 /// box", or "normal"), so that rare findings are on both sides wherever there are two studies of them.
 /// Which studies are taken hangs on the seed and the study ids alone, not on the order of films. Studies
-/// that are in validation already go back first: the same seed gives the same split again.
+/// that are in validation already go back first: the same seed gives the same split again. Gives what was
+/// held out.
 ///
 /// # Errors
 /// [`DataError::Setting`] for a fraction outside `(0, 1)`, [`DataError::TooFewStudies`] when a side would be
 /// empty.
-pub fn hold_out_validation(dataset: &mut Dataset, fraction: f64, seed: u64) -> Result<(), DataError> {
+pub fn hold_out_validation(dataset: &mut Dataset, fraction: f64, seed: u64) -> Result<HoldOut, DataError> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(DataError::Setting {
             name: "validation fraction",
@@ -36,7 +80,7 @@ pub fn hold_out_validation(dataset: &mut Dataset, fraction: f64, seed: u64) -> R
         }
     }
     dataset.films.sort_by(|a, b| (a.split, &a.annotation.image_id).cmp(&(b.split, &b.annotation.image_id)));
-    Ok(())
+    Ok(HoldOut::of(dataset, fraction, seed))
 }
 
 /// The studies to hold out.

@@ -39,6 +39,22 @@ fn validation_studies(dataset: &Dataset) -> HashSet<String> {
 }
 
 #[test]
+fn a_hold_out_is_known_by_its_studies() {
+    let held = |fraction, seed| hold_out_validation(&mut dataset(), fraction, seed).unwrap();
+    let one = held(0.2, 7);
+    assert_eq!((one.validation_fraction, one.split_seed), (0.2, 7));
+    assert_eq!(one, held(0.2, 7));
+    assert!(!one.same_studies(&held(0.2, 8)) && !one.same_studies(&held(0.3, 7)));
+    // What fraction and seed give hangs on the annotations too.
+    let mut fewer = dataset();
+    hold_out_validation(&mut fewer, 0.2, 7).unwrap();
+    let study = fewer.of(Split::Validation).next().unwrap().annotation.study_id.clone();
+    fewer.films.retain(|f| f.annotation.study_id != study);
+    assert!(!one.same_studies(&HoldOut::of(&fewer, 0.2, 7)));
+    assert!(one.to_string().starts_with("0.2 of the studies, split seed 7 (studies "), "{one}");
+}
+
+#[test]
 fn whole_studies_are_held_out_in_the_right_proportions() {
     let mut dataset = dataset();
     hold_out_validation(&mut dataset, 0.2, 7).unwrap();

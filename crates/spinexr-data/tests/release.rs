@@ -6,7 +6,7 @@ use spinexr_core::progress::silent;
 use spinexr_core::{BoxXyxy, Split};
 use spinexr_data::{
     AugmentConfig, Cache, Dataset, Fit, FixedBatches, InputSize, Loader, LoaderConfig, Sampler,
-    SamplerConfig, cache, prepare_film, split, vindr,
+    SamplerConfig, SplitDataset, cache, prepare_film, split, vindr,
 };
 use spinexr_dicom::{DxFilm, DxSyntax, Limits, Policy, ReadOptions, read_film, write_dx};
 use std::io::{BufRead, BufReader};
@@ -64,6 +64,39 @@ fn assert_holds(cache: &Cache, data: &Dataset, policy: Policy) {
         let expected = prepare_film(&read_film(&film.path, &options(policy)).unwrap(), &cache.input());
         assert_eq!(cache.get(&film.annotation.image_id).unwrap(), expected);
     }
+}
+
+#[test]
+fn a_broken_film_is_left_out_and_moves_no_study() {
+    let dir = tempfile::tempdir().unwrap();
+    write_release(dir.path());
+    let inputs = [(Policy::Vindr, SQUARE), (Policy::Standard, TALL)];
+    let ready = || {
+        let split = SplitDataset::read(dir.path(), 0.34, 5).unwrap();
+        let splits = [Split::Train, Split::Validation];
+        split.prepare(&splits, &dir.path().join("cache"), &inputs, 2, &silent).unwrap()
+    };
+    let sound = ready();
+    assert!(sound.left_out.is_empty(), "{:?}", sound.left_out);
+    assert_eq!((sound.dataset.of(Split::Train).count(), sound.dataset.of(Split::Validation).count()), (8, 4));
+    assert_eq!(sound.dataset.of(Split::Test).count(), 0, "nobody asked for them");
+    assert_eq!(sound.dataset.read.clipped_boxes, 6);
+    let boxes = || sound.dataset.films.iter().flat_map(|f| &f.annotation.boxes);
+    assert!(boxes().count() == 6 && boxes().all(|b| b.xyxy.y2 == 90.0), "a film is 90 px high");
+    for (policy, input) in inputs {
+        let cache = Cache::open(&dir.path().join("cache"), &input, policy).unwrap();
+        assert_holds(&cache, &sound.dataset, policy);
+    }
+
+    let broken = sound.dataset.films[2].clone();
+    std::fs::write(&broken.path, b"no film").unwrap();
+    let rest = ready();
+    let [failure] = rest.left_out.as_slice() else { panic!("one film is broken: {:?}", rest.left_out) };
+    assert_eq!((&failure.image_id, &failure.path), (&broken.annotation.image_id, &broken.path));
+    assert!(failure.error.contains(broken.path.to_str().unwrap()), "{}", failure.error);
+    let expected: Vec<_> = sound.dataset.films.into_iter().filter(|f| f.path != broken.path).collect();
+    assert_eq!(rest.dataset.films, expected);
+    assert_eq!(rest.hold_out, sound.hold_out);
 }
 
 #[test]

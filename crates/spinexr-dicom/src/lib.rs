@@ -34,7 +34,6 @@ mod standard;
 mod stored;
 mod syntax;
 mod vindr;
-mod whole_file;
 mod window;
 mod write;
 

@@ -2,7 +2,7 @@
 
 use crate::error::WriteError;
 use crate::film::{StageData, StageImage};
-use crate::whole_file::write_whole;
+use spinexr_core::whole_file;
 use std::path::Path;
 
 /// Writes a stage as an array of shape `[H, W]` in the stage's own type, whole or not at all.
@@ -10,7 +10,7 @@ use std::path::Path;
 /// # Errors
 /// [`WriteError::Io`] when the file system refuses.
 pub fn write(path: &Path, image: &StageImage) -> Result<(), WriteError> {
-    write_whole(path, &encode(image)).map_err(|source| WriteError::Io { path: path.into(), source })
+    whole_file::write(path, &encode(image)).map_err(|source| WriteError::Io { path: path.into(), source })
 }
 
 /// The bytes of the file.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// How stored values become display pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Policy {
     /// The published VinDr recipe: the VOI LUT applied to stored values, without the modality step, then
@@ -12,6 +12,16 @@ pub enum Policy {
     /// The DICOM standard: modality, VOI, polarity, on a scale of 0 to 1.
     #[default]
     Standard,
+}
+
+impl Policy {
+    /// `vindr`, `standard`: as in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vindr => "vindr",
+            Self::Standard => "standard",
+        }
+    }
 }
 
 /// A stage of the pixel pipeline.

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
 use spinexr_dicom::{Policy, ReadError, ReadOptions, Stage, StageData, StageImage, read_header, read_stage};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -152,8 +153,8 @@ fn floats(image: &StageImage) -> Vec<f64> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn compare(path: &Path, stored: &StageImage, expected: &Value, options: &ReadOptions) -> Result<(), String> {
@@ -161,7 +162,7 @@ fn compare(path: &Path, stored: &StageImage, expected: &Value, options: &ReadOpt
     let StageData::I32(values) = &stored.data else { return Err("stored values are not i32".into()) };
     if !lossy {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        if expected["stored_sha256"] != hex(&bytes) {
+        if expected["stored_sha256"] != sha256(&bytes) {
             summary("stored", &floats(stored), &expected["stored"], |a, b| a == b)?;
             return Err("stored values differ".into());
         }
@@ -189,7 +190,7 @@ fn compare(path: &Path, stored: &StageImage, expected: &Value, options: &ReadOpt
             Some(sha) if display.provenance.fallback.is_some() => {
                 return Err(format!("vindr fell back although {sha} is expected"));
             }
-            Some(sha) if sha != hex(pixels) => return Err("vindr pixels differ".into()),
+            Some(sha) if sha != sha256(pixels) => return Err("vindr pixels differ".into()),
             None if display.provenance.fallback.is_none() => {
                 return Err("vindr fallback is not marked".into());
             }

@@ -6,7 +6,7 @@ mod made_up;
 use spinexr_core::Finding;
 use spinexr_eval::coco::{self, BoxSet, Protocol};
 use spinexr_eval::intervals::{self, BootstrapOptions, Unit};
-use spinexr_eval::run::{self, RunOptions, RunTruth, evaluate_run};
+use spinexr_eval::run::{self, RunOptions, ThresholdSource, evaluate_run};
 use spinexr_eval::threshold::{Predictions, Scorer, Test, Truth, Validation};
 use spinexr_eval::{LabelledScores, report, roc};
 
@@ -61,10 +61,10 @@ fn whole_run_and_page(bencher: divan::Bencher) {
     let data = made_up::make(800, FILMS, BOXES, 1);
     let validation = Predictions::<Validation>::new(data.validation).expect("made-up records are sound");
     let test = Predictions::<Test>::new(data.test).expect("made-up records are sound");
-    let truth = RunTruth { validation: &data.validation_truth, test: &data.test_truth };
+    let source = ThresholdSource::Validation { films: &validation, annotations: &data.validation_truth };
     let options = RunOptions::new("bench", run::Protocol::Improved, 1);
     bencher.bench(|| {
-        let report = evaluate_run(&validation, &test, &truth, &options).expect("sound inputs");
+        let report = evaluate_run(&test, &data.test_truth, source, &options).expect("sound inputs");
         report::html(&report, &|_| None).len()
     });
 }

@@ -4,8 +4,10 @@
 mod made_up;
 
 use image::{GrayImage, ImageEncoder, Luma, codecs::png::PngEncoder};
+use spinexr_core::whole_file;
+use spinexr_eval::EvalError;
 use spinexr_eval::report::{self, Thumbnail};
-use spinexr_eval::run::{LossCurve, Protocol, RunOptions, RunTruth, evaluate_run};
+use spinexr_eval::run::{LossCurve, Protocol, RunOptions, ThresholdSource, evaluate_run};
 use spinexr_eval::threshold::{Predictions, Test, Validation};
 use std::path::PathBuf;
 
@@ -52,17 +54,14 @@ fn main() -> Result<(), spinexr_eval::EvalError> {
     options.provenance.config = Some("seed = 42\n\n[classifier]\narchitecture = \"densenet_mini\"\n".into());
     options.provenance.versions.insert("spinexr".into(), env!("CARGO_PKG_VERSION").into());
 
-    let report = evaluate_run(
-        &Predictions::<Validation>::new(data.validation)?,
-        &Predictions::<Test>::new(data.test)?,
-        &RunTruth { validation: &data.validation_truth, test: &data.test_truth },
-        &options,
-    )?;
+    let validation = Predictions::<Validation>::new(data.validation)?;
+    let source = ThresholdSource::Validation { films: &validation, annotations: &data.validation_truth };
+    let report = evaluate_run(&Predictions::<Test>::new(data.test)?, &data.test_truth, source, &options)?;
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/example-report");
-    std::fs::create_dir_all(&dir)
-        .map_err(|source| spinexr_eval::EvalError::Io { path: dir.clone(), source })?;
+    let refused = |source| EvalError::Io { path: dir.clone(), source };
+    std::fs::create_dir_all(&dir).map_err(refused)?;
     let html = report::html(&report, &thumbnail);
-    spinexr_eval::files::write_whole(&dir.join("report.html"), html.as_bytes())?;
+    whole_file::write(&dir.join("report.html"), html.as_bytes()).map_err(refused)?;
     println!("{}", dir.join("report.html").display());
     Ok(())
 }

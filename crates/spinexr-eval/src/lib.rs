@@ -16,7 +16,7 @@ pub mod binary;
 pub mod coco;
 pub mod coco_json;
 pub mod error;
-pub mod files;
+mod files;
 pub mod froc;
 pub mod intervals;
 pub mod records;
@@ -28,6 +28,6 @@ pub mod scores;
 pub mod threshold;
 
 pub use error::EvalError;
-pub use run::{RunOptions, RunReport, RunTruth, evaluate_run};
+pub use run::{RunOptions, RunReport, ThresholdSource, evaluate_run};
 pub use scores::LabelledScores;
 pub use threshold::{Predictions, Test, Threshold, Validation};

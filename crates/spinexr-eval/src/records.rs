@@ -1,8 +1,8 @@
 //! Prediction records as JSON Lines: one [`FilmPrediction`] a line.
 
 use crate::error::{EvalError, Problem};
-use crate::files::{read_text, write_whole};
-use spinexr_core::FilmPrediction;
+use crate::files::read_text;
+use spinexr_core::{FilmPrediction, whole_file};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -59,7 +59,7 @@ pub fn write(path: &Path, records: &[FilmPrediction]) -> Result<(), EvalError> {
         serde_json::to_writer(&mut text, record).map_err(|e| fail(Problem::Malformed(e.to_string())))?;
         text.push(b'\n');
     }
-    write_whole(path, &text)
+    whole_file::write(path, &text).map_err(|source| EvalError::Io { path: path.to_owned(), source })
 }
 
 /// Checks what the type cannot: ids, finite numbers, scores in `[0, 1]`, boxes that are not inverted.

@@ -1,8 +1,7 @@
 //! One run, evaluated from its records: both tables of the paper, curves, and the films to look at.
 //!
-//! - [`evaluate_run`]: thresholds from validation films.
-//! - [`evaluate_run_frozen`]: c* as every record carries it from its bundle; no validation films needed.
-//! - [`evaluate_run_as_in_the_paper`]: thresholds from the test films, labelled so.
+//! [`evaluate_run`] takes its thresholds from validation films, from the records, or by the paper's protocol
+//! from the test films: see [`ThresholdSource`].
 //!
 //! The decision rule is applied anew: p(abnormal) from the logits, boxes from `boxes_before_gate`.
 
@@ -32,102 +31,83 @@ pub const FOUND_IOU: f64 = 0.5;
 /// Boxes shown in the gallery when no validation film says which score is best.
 pub const SHOWN_SCORE: f64 = 0.3;
 
-/// The annotations of the films a run was evaluated on: exactly these films must have been predicted.
+/// Where the thresholds of a run come from.
 #[derive(Debug, Clone, Copy)]
-pub struct RunTruth<'a> {
-    /// Validation films.
-    pub validation: &'a [FilmAnnotation],
-    /// Test films.
-    pub test: &'a [FilmAnnotation],
+pub enum ThresholdSource<'a> {
+    /// Chosen on validation films, of which exactly the annotated ones must have been predicted.
+    Validation {
+        /// Their predictions, by the models that predicted the test films.
+        films: &'a Predictions<Validation>,
+        /// Their annotations.
+        annotations: &'a [FilmAnnotation],
+    },
+    /// The c* that every record carries from its bundle. Rows of single classifiers have no threshold then.
+    Frozen,
+    /// Chosen on the test films themselves, as the paper did. Every threshold in the report says so, and a
+    /// warning is attached.
+    TestAsInThePaper,
 }
 
-/// Evaluates a run with thresholds chosen on its validation films.
+/// Evaluates a run on its test films, of which exactly the annotated ones must have been predicted.
 ///
 /// # Errors
 /// A film that is annotated and not predicted or the other way round, a study with films in both splits,
-/// classifiers that differ between the splits, or no test film. Undefined metrics are `None` with a note.
+/// classifiers that differ between the splits, no test film, or records without one common c* where they
+/// should have it. Undefined metrics are `None` with a note.
 pub fn evaluate_run(
-    validation: &Predictions<Validation>,
-    test: &Predictions<Test>,
-    truth: &RunTruth,
-    options: &RunOptions,
-) -> Result<RunReport, EvalError> {
-    let validation_truth = Truth::new(truth.validation)?;
-    let test_truth = Truth::new(truth.test)?;
-    check_pairing(validation, &validation_truth)?;
-    check_pairing(test, &test_truth)?;
-    check_leak(&validation_truth, &test_truth)?;
-    if let (Some(first), Some(other)) = (validation.films().next(), test.films().next())
-        && validation.models() != test.models()
-    {
-        let problem = Problem::OtherModels {
-            expected: validation.models().to_vec(),
-            got: test.models().to_vec(),
-            first: first.image.clone(),
-        };
-        return Err(EvalError::Film { image: other.image.clone(), problem });
-    }
-
-    let mut thresholds = BTreeMap::new();
-    for scorer in scorers(test) {
-        if let Some(threshold) = threshold::choose(validation, &validation_truth, &scorer)? {
-            thresholds.insert(scorer.name().to_owned(), threshold);
-        }
-    }
-    let shown = best_shown_score(validation, &validation_truth, thresholds.get("ensemble"), options);
-    let counts =
-        Counts { validation: Some(SplitCounts::of(&validation_truth)), test: SplitCounts::of(&test_truth) };
-    evaluate(test, &test_truth, &thresholds, shown, counts, options)
-}
-
-/// Evaluates test films with the c* that every record carries; rows of single classifiers have no
-/// threshold then.
-///
-/// # Errors
-/// As [`evaluate_run`], and records without one common c*.
-pub fn evaluate_run_frozen(
     test: &Predictions<Test>,
     annotations: &[FilmAnnotation],
+    source: ThresholdSource<'_>,
     options: &RunOptions,
 ) -> Result<RunReport, EvalError> {
     let truth = Truth::new(annotations)?;
     check_pairing(test, &truth)?;
-    let mut thresholds = BTreeMap::new();
-    if !test.models().is_empty() {
-        thresholds.insert(Scorer::Ensemble.name().to_owned(), threshold::frozen(test)?);
+    let mut counts = Counts { validation: None, test: SplitCounts::of(&truth) };
+    match source {
+        ThresholdSource::Validation { films, annotations } => {
+            let validation_truth = Truth::new(annotations)?;
+            check_pairing(films, &validation_truth)?;
+            check_leak(&validation_truth, &truth)?;
+            check_models(films, test)?;
+            let thresholds = choose(test, |scorer| threshold::choose(films, &validation_truth, scorer))?;
+            let shown = best_shown_score(films, &validation_truth, thresholds.get("ensemble"), options);
+            counts.validation = Some(SplitCounts::of(&validation_truth));
+            evaluate(test, &truth, &thresholds, shown, counts, options)
+        }
+        ThresholdSource::Frozen => {
+            let mut thresholds = BTreeMap::new();
+            if !test.models().is_empty() {
+                thresholds.insert(Scorer::Ensemble.name().to_owned(), threshold::frozen(test)?);
+            }
+            evaluate(test, &truth, &thresholds, None, counts, options)
+        }
+        ThresholdSource::TestAsInThePaper => {
+            let on_test = |scorer: &Scorer| threshold::paper_protocol_choose_on_test(test, &truth, scorer);
+            let mut report = evaluate(test, &truth, &choose(test, on_test)?, None, counts, options)?;
+            report.notes.insert(
+                0,
+                Note::warning(
+                    "Thresholds were chosen on the test films themselves, as in the paper: F1, sensitivity, \
+                     specificity and the framework's AP are optimistic.",
+                ),
+            );
+            Ok(report)
+        }
     }
-    let counts = Counts { validation: None, test: SplitCounts::of(&truth) };
-    evaluate(test, &truth, &thresholds, None, counts, options)
 }
 
-/// Evaluates test films with thresholds chosen on those same films, as the paper did. Every threshold in
-/// the report says so, and a warning is attached.
-///
-/// # Errors
-/// As [`evaluate_run`].
-pub fn evaluate_run_as_in_the_paper(
+/// The threshold of every classifier and of the ensemble, where `of` gives one.
+fn choose(
     test: &Predictions<Test>,
-    annotations: &[FilmAnnotation],
-    options: &RunOptions,
-) -> Result<RunReport, EvalError> {
-    let truth = Truth::new(annotations)?;
-    check_pairing(test, &truth)?;
+    of: impl Fn(&Scorer) -> Result<Option<Threshold>, EvalError>,
+) -> Result<BTreeMap<String, Threshold>, EvalError> {
     let mut thresholds = BTreeMap::new();
     for scorer in scorers(test) {
-        if let Some(threshold) = threshold::paper_protocol_choose_on_test(test, &truth, &scorer)? {
+        if let Some(threshold) = of(&scorer)? {
             thresholds.insert(scorer.name().to_owned(), threshold);
         }
     }
-    let counts = Counts { validation: None, test: SplitCounts::of(&truth) };
-    let mut report = evaluate(test, &truth, &thresholds, None, counts, options)?;
-    report.notes.insert(
-        0,
-        Note::warning(
-            "Thresholds were chosen on the test films themselves, as in the paper: F1, sensitivity, \
-             specificity and the framework's AP are optimistic.",
-        ),
-    );
-    Ok(report)
+    Ok(thresholds)
 }
 
 /// Every classifier, then the ensemble.
@@ -164,6 +144,21 @@ fn check_leak(validation: &Truth, test: &Truth) -> Result<(), EvalError> {
             example: film.image_id.clone(),
         }),
         None => Ok(()),
+    }
+}
+
+/// Thresholds are of the classifiers they were chosen for.
+fn check_models(validation: &Predictions<Validation>, test: &Predictions<Test>) -> Result<(), EvalError> {
+    match (validation.films().next(), test.films().next()) {
+        (Some(first), Some(other)) if validation.models() != test.models() => {
+            let problem = Problem::OtherModels {
+                expected: validation.models().to_vec(),
+                got: test.models().to_vec(),
+                first: first.image.clone(),
+            };
+            Err(EvalError::Film { image: other.image.clone(), problem })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -6,10 +6,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use spinexr_core::{Finding, Gate, Split};
 use spinexr_eval::coco::{self, Protocol as BoxProtocol};
-use spinexr_eval::run::{
-    self, LossCurve, Protocol, RunOptions, RunReport, RunTruth, evaluate_run, evaluate_run_as_in_the_paper,
-    evaluate_run_frozen,
-};
+use spinexr_eval::run::{self, LossCurve, Protocol, RunOptions, RunReport, ThresholdSource, evaluate_run};
 use spinexr_eval::threshold::{Predictions, Test, Truth, Validation};
 use spinexr_eval::{EvalError, records, report};
 use std::collections::BTreeSet;
@@ -25,12 +22,9 @@ fn options() -> RunOptions {
 }
 
 fn evaluate(data: &made_up::MadeUp) -> Result<RunReport, EvalError> {
-    evaluate_run(
-        &Predictions::<Validation>::new(data.validation.clone())?,
-        &Predictions::<Test>::new(data.test.clone())?,
-        &RunTruth { validation: &data.validation_truth, test: &data.test_truth },
-        &options(),
-    )
+    let validation = Predictions::<Validation>::new(data.validation.clone())?;
+    let source = ThresholdSource::Validation { films: &validation, annotations: &data.validation_truth };
+    evaluate_run(&Predictions::<Test>::new(data.test.clone())?, &data.test_truth, source, &options())
 }
 
 /// Every path in a JSON document, list positions as `[]`.
@@ -128,7 +122,7 @@ fn the_paper_protocol_says_that_it_chose_on_test() {
     let test = Predictions::<Test>::new(data.test).unwrap();
     let mut options = options();
     options.protocol = Protocol::Paper;
-    let report = evaluate_run_as_in_the_paper(&test, &data.test_truth, &options).unwrap();
+    let report = evaluate_run(&test, &data.test_truth, ThresholdSource::TestAsInThePaper, &options).unwrap();
     let value = serde_json::to_value(&report).unwrap();
     let label = "test (as the paper did; optimistic)";
     assert_eq!(value["classification"]["ensemble"]["threshold_chosen_on"], label);
@@ -145,7 +139,7 @@ fn a_frozen_threshold_is_read_from_the_records() {
         film.apply_gate(&Gate::with_c_star(0.4));
     }
     let test = Predictions::<Test>::new(data.test.clone()).unwrap();
-    let report = evaluate_run_frozen(&test, &data.test_truth, &options()).unwrap();
+    let report = evaluate_run(&test, &data.test_truth, ThresholdSource::Frozen, &options()).unwrap();
     assert_eq!(report.gate.unwrap().c_star, 0.4);
     assert_eq!(report.classification["densenet121_mini_a"].f1, None);
     assert!(report.classification["ensemble"].f1.is_some());
@@ -154,7 +148,7 @@ fn a_frozen_threshold_is_read_from_the_records() {
 
     data.test[3].threshold = Some(0.41);
     let test = Predictions::<Test>::new(data.test).unwrap();
-    let error = evaluate_run_frozen(&test, &data.test_truth, &options()).unwrap_err();
+    let error = evaluate_run(&test, &data.test_truth, ThresholdSource::Frozen, &options()).unwrap_err();
     assert!(matches!(error, EvalError::NoFrozenThreshold { .. }), "{error}");
 }
 

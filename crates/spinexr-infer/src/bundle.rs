@@ -17,7 +17,7 @@ use crate::InferError;
 use crate::manifest::{BundleManifest, Decision, FORMAT_VERSION, ModelSpec};
 use crate::weights_file::{self, Storage};
 use sha2::{Digest, Sha256};
-use spinexr_core::whole_file;
+use spinexr_core::{hex, whole_file};
 use spinexr_models::weights::StateDict;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -244,10 +244,6 @@ fn bundle_hash(manifest_text: &str, weights: &[u8]) -> String {
     }
     hash.update(weights);
     hex(&hash.finalize())
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn read_part(dir: &Path, file: &'static str, limit: u64) -> Result<Vec<u8>, InferError> {

@@ -105,9 +105,6 @@ fn model_row(model: &ModelSpec) -> String {
         if model.detect.is_some() { "detection" } else { "classification" },
         model.input.height_px,
         model.input.width_px,
-        match model.policy {
-            spinexr_dicom::Policy::Vindr => "vindr",
-            spinexr_dicom::Policy::Standard => "standard",
-        }
+        model.policy.name()
     )
 }

@@ -95,6 +95,26 @@ pub enum InferError {
         /// Bundle of the second.
         second: String,
     },
+    /// A model does not say which studies it was not trained on.
+    #[error(
+        "model {model:?} does not say which validation studies were held out of its training; no threshold can be chosen for it: train it anew"
+    )]
+    HoldOutUnknown {
+        /// Model name.
+        model: String,
+    },
+    /// Validation films may be films that a model was trained on.
+    #[error(
+        "model {model:?} was trained with other validation studies held out: {own}; the films here are of {used}; it may have been trained on them, and no threshold can be chosen there"
+    )]
+    HoldOutDiffers {
+        /// Model name.
+        model: String,
+        /// The hold-out of its training.
+        own: String,
+        /// The hold-out that the films belong to.
+        used: String,
+    },
     /// Several bundles were given and it is not clear which threshold holds for them together.
     #[error(
         "{bundles} bundles are used together, but the decision threshold of {holder:?} was chosen for its own models; combine them into one bundle with a threshold chosen on validation films, or give a threshold"
@@ -135,16 +155,6 @@ pub enum InferError {
     /// No such device in this build.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A line of a predictions file is not a prediction.
-    #[error("{}:{line}: {message}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// Reason.
-        message: String,
-    },
     /// A picture could not be encoded.
     #[error("{}: cannot encode the picture: {message}", path.display())]
     Picture {

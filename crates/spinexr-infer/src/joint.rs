@@ -1,11 +1,11 @@
 //! How several bundles and models speak with one voice: their boxes, thresholds, hash and provenance.
 
 use crate::InferError;
-use crate::bundle::{Bundle, hex};
+use crate::bundle::Bundle;
 use crate::manifest::Decision;
 use sha2::{Digest, Sha256};
 use spinexr_core::nms::class_wise_nms;
-use spinexr_core::{BoxXyxy, Detection};
+use spinexr_core::{BoxXyxy, Detection, hex};
 use spinexr_dicom::Policy;
 use spinexr_models::{DetectConfig, Task};
 
@@ -58,12 +58,6 @@ pub(crate) fn joint_pixels(mut provenances: Vec<(Policy, serde_json::Value)>) ->
     if provenances.len() == 1 {
         return provenances.swap_remove(0).1;
     }
-    let named = provenances.into_iter().map(|(policy, provenance)| {
-        let name = match policy {
-            Policy::Vindr => "vindr",
-            Policy::Standard => "standard",
-        };
-        (name.to_owned(), provenance)
-    });
+    let named = provenances.into_iter().map(|(policy, provenance)| (policy.name().to_owned(), provenance));
     serde_json::Value::Object(named.collect())
 }

@@ -3,7 +3,7 @@
 use crate::InferError;
 use serde::{Deserialize, Serialize};
 use spinexr_core::{Finding, Gate};
-use spinexr_data::InputSize;
+use spinexr_data::{HoldOut, InputSize};
 use spinexr_dicom::Policy;
 use spinexr_models::{Architecture, DetectConfig, Normalisation, Task};
 use std::collections::BTreeSet;
@@ -65,6 +65,10 @@ pub struct ModelSpec {
     pub training_manifest_sha256: Option<String>,
     /// How stored values become display pixels.
     pub policy: Policy,
+    /// The validation studies that were held out of its training; absent where not known, and then no threshold
+    /// can be chosen for the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out: Option<HoldOut>,
     /// Input shape.
     pub input: InputSize,
     /// Mean and standard deviation a channel, of display values in `[0, 1]`.
@@ -126,6 +130,27 @@ impl ModelSpec {
             .collect()
     }
 
+    /// The validation studies that were held out of the model's training.
+    ///
+    /// # Errors
+    /// [`InferError::HoldOutUnknown`].
+    pub fn known_hold_out(&self) -> Result<&HoldOut, InferError> {
+        self.hold_out.as_ref().ok_or_else(|| InferError::HoldOutUnknown { model: self.name.clone() })
+    }
+
+    /// The validation films of `used` are new to the model: its training held out the very same studies.
+    ///
+    /// # Errors
+    /// [`InferError::HoldOutUnknown`], [`InferError::HoldOutDiffers`].
+    pub fn check_hold_out(&self, used: &HoldOut) -> Result<(), InferError> {
+        let own = self.known_hold_out()?;
+        if own.same_studies(used) {
+            return Ok(());
+        }
+        let (model, own, used) = (self.name.clone(), own.to_string(), used.to_string());
+        Err(InferError::HoldOutDiffers { model, own, used })
+    }
+
     /// The classes of a detector of all seven findings, in index order.
     pub fn all_findings() -> Vec<String> {
         Finding::ALL.iter().map(|f| f.name().to_owned()).collect()
@@ -177,6 +202,16 @@ impl BundleManifest {
                     return wrong(&format!("decision.{key}"), "a number from 0 to 1", value.to_string());
                 }
             }
+        }
+        // A threshold is chosen for all models together, on films that must be new to each of them.
+        let studies = |m: &ModelSpec| m.hold_out.as_ref().map(|h| h.studies_sha256.clone());
+        let first = &self.models[0];
+        let other = self.models.iter().find(|m| studies(m) != studies(first));
+        if let (Some(_), Some(other)) = (&self.decision, other) {
+            let key = format!("model {:?}: hold_out", other.name);
+            let expected = format!("the studies that {:?} held out, since one decision holds", first.name);
+            let got = other.hold_out.as_ref().map_or_else(|| "none named".to_owned(), HoldOut::to_string);
+            return wrong(&key, &expected, got);
         }
         let mut names = BTreeSet::new();
         for model in &self.models {

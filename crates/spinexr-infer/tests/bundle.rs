@@ -6,9 +6,12 @@ mod support;
 
 use burn::tensor::Device;
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
+use spinexr_data::HoldOut;
 use spinexr_infer::model::load_models;
 use spinexr_infer::{Bundle, CardFacts, CardMetric, InferError, ModelSpec, Storage, card, combine};
 use spinexr_models::Architecture;
+use spinexr_models::weights::StateDict;
 use std::fs;
 use std::path::{Path, PathBuf};
 use support::{bundle, classifier, decision, detector, framework, info};
@@ -66,8 +69,7 @@ fn the_hash_is_the_documented_one() {
         }
     }
     hash.update(fs::read(path.join("weights.safetensors")).unwrap());
-    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(Bundle::load(&path).unwrap().hash(), hex);
+    assert_eq!(Bundle::load(&path).unwrap().hash(), hex(&hash.finalize()));
 }
 
 #[test]
@@ -233,6 +235,35 @@ fn combining_keeps_models_and_refuses_one_name_twice() {
     assert!(matches!(twice.unwrap_err(), InferError::NameClash { name, .. } if name == "a"));
     let none = combine(&[], info("x"), None, Storage::F32, |_| String::new());
     assert!(matches!(none.unwrap_err(), InferError::NoModel));
+}
+
+#[test]
+fn one_decision_holds_for_models_that_held_out_the_same_studies() {
+    let hold_out = |studies: &str| {
+        Some(HoldOut { validation_fraction: 0.1, split_seed: 0, studies_sha256: studies.to_owned() })
+    };
+    let (mut a, mut boxes) = (classifier("a", Architecture::DensenetMiniA, 1), detector("boxes", 3));
+    a.0.hold_out = hold_out("aaaa");
+    boxes.0.hold_out = hold_out("bbbb");
+    let used = a.0.hold_out.clone().unwrap();
+    a.0.check_hold_out(&used).unwrap();
+    let error = boxes.0.check_hold_out(&used).unwrap_err().to_string();
+    assert!(error.contains("boxes") && error.contains("aaaa") && error.contains("bbbb"), "{error}");
+
+    let together = |a: &(ModelSpec, StateDict), boxes: &(ModelSpec, StateDict), decision| {
+        Bundle::new(info("x"), vec![a.clone(), boxes.clone()], decision, Storage::F32, |_| String::new())
+    };
+    let error = together(&a, &boxes, Some(decision(0.4, 0.5))).unwrap_err().to_string();
+    assert!(error.contains("boxes") && error.contains("hold_out") && error.contains("bbbb"), "{error}");
+    together(&a, &boxes, None).unwrap();
+    // Drawn in another way, but the same studies.
+    boxes.0.hold_out = Some(HoldOut { split_seed: 9, ..used.clone() });
+    let made = together(&a, &boxes, Some(decision(0.4, 0.5))).unwrap();
+    assert_eq!(made.manifest().models[0].hold_out, Some(used.clone()));
+    boxes.0.hold_out = None;
+    assert!(together(&a, &boxes, Some(decision(0.4, 0.5))).is_err());
+    let error = boxes.0.check_hold_out(&used).unwrap_err();
+    assert!(matches!(error, InferError::HoldOutUnknown { .. }), "{error}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{Category, Finding, Split};
+use spinexr_core::{Category, Finding, Split, hex};
 use spinexr_dicom::{DxFilm, DxSyntax, derived_uid, encode_dx};
 use std::fmt::Write as _;
 use std::fs;
@@ -349,13 +349,6 @@ fn dicom(
 fn identifier(key: &[u64]) -> String {
     let mut stream = Stream::new(key);
     format!("{:016x}{:016x}", stream.bits(), stream.bits())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
 }
 
 // The folder is renamed as a whole; here it is enough that the bytes reach the disk.

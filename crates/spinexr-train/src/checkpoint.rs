@@ -10,13 +10,14 @@
 //! The loader's batch at a step is a pure function of the seed and the step, and no model draws random
 //! numbers in training, so no generator state is kept.
 
+use crate::TrainError;
 use crate::optim::ParamState;
-use crate::state::{hex, read_back, to_le_bytes, upload};
-use crate::{TrainError, whole_file};
+use crate::state::{read_back, to_le_bytes, upload};
 use burn::tensor::Device;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use spinexr_core::{hex, whole_file};
 use spinexr_models::weights::{Entry, StateDict};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -111,7 +112,7 @@ impl Checkpoint {
     /// # Errors
     /// When the folder does not take the file; an older checkpoint of that name is then still there.
     pub fn write(&self, path: &Path) -> Result<(), TrainError> {
-        whole_file::write(path, &self.to_bytes())
+        whole_file::write(path, &self.to_bytes()).map_err(TrainError::io(path, "write"))
     }
 
     /// Reads and checks a checkpoint.

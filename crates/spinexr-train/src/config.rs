@@ -24,7 +24,7 @@ pub struct Experiment {
     pub name: String,
     /// Which protocol the numbers belong to.
     pub protocol: Protocol,
-    /// Seed of weights, split, order of films and augmentation.
+    /// Seed of weights, order of films and augmentation.
     pub seed: u64,
     /// Films.
     pub data: DataConfig,
@@ -64,6 +64,9 @@ pub struct DataConfig {
     pub cache_dir: PathBuf,
     /// Share of the training studies held out for validation, in (0, 1).
     pub validation_fraction: f64,
+    /// Seed of that hold-out. Apart from `seed`, so that the members of an ensemble differ in that one and share
+    /// this: thresholds for them together are chosen on films that none of them was trained on.
+    pub split_seed: u64,
     /// How stored values become display pixels.
     pub policy: Policy,
     /// Which training films the model sees.

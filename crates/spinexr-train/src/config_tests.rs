@@ -15,7 +15,7 @@ fn message(text: &str, sets: &[&str]) -> String {
 #[test]
 fn all_shipped_experiments_parse_and_survive_resolution() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
-    let mut seen = 0;
+    let (mut seen, mut hold_outs) = (0, BTreeMap::new());
     for folder in ["paper", "improved", "demo"] {
         for entry in std::fs::read_dir(configs.join(folder)).unwrap() {
             let path = entry.unwrap().path();
@@ -24,6 +24,10 @@ fn all_shipped_experiments_parse_and_survive_resolution() {
             assert_eq!(path.file_stem().unwrap().to_str(), Some(experiment.name.as_str()));
             let improved = folder != "paper";
             assert_eq!(experiment.protocol == Protocol::Improved, improved);
+            // The models of a folder are used together: they must hold out the same studies.
+            let data = &experiment.data;
+            let hold_out = (data.validation_fraction, data.split_seed);
+            assert_eq!(*hold_outs.entry(folder).or_insert(hold_out), hold_out, "{}", path.display());
             seen += 1;
         }
     }

@@ -17,7 +17,7 @@ use crate::session::Session;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::FilmAnnotation;
-use spinexr_data::{Batch, FixedBatches};
+use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
 use spinexr_models::{Normalisation, Task as TaskKind};
 use std::collections::BTreeMap;
@@ -82,6 +82,8 @@ pub struct TrainOutcome {
     pub state: RunState,
     /// Hash of the films.
     pub data_hash: String,
+    /// The studies held out for validation.
+    pub hold_out: HoldOut,
     /// The run's folder.
     pub run: RunDir,
 }

@@ -126,13 +126,15 @@ pub enum TrainError {
         /// `train` or `validation`.
         split: spinexr_core::Split,
     },
-    /// Films that could not be prepared.
-    #[error("{failed} of {total} films could not be prepared; the first: {first}")]
-    NotPrepared {
-        /// Films that failed.
+    /// As [`Self::NoFilms`], after films could not be prepared.
+    #[error(
+        "expected at least one film in the {split} split, found none: {failed} films could not be prepared; the first: {first}"
+    )]
+    NonePrepared {
+        /// `train` or `validation`.
+        split: spinexr_core::Split,
+        /// Films that failed, of both splits.
         failed: usize,
-        /// Films in all.
-        total: usize,
         /// Error of the first.
         first: String,
     },

@@ -25,7 +25,6 @@ mod detection;
 mod initial;
 mod session;
 mod session_files;
-mod whole_file;
 
 pub use burn::tensor::Device;
 pub use checkpoint::{Checkpoint, Evaluation};
@@ -35,4 +34,4 @@ pub use data::{TrainData, load};
 pub use engine::{Event, TrainOptions, TrainOutcome, train};
 pub use error::TrainError;
 pub use logs::{StepRecord, read_log};
-pub use run_dir::{Manifest, RunDir, RunState};
+pub use run_dir::{LeftOut, Manifest, RunDir, RunState};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml              the experiment as resolved
-//! manifest.json            experiment, seed, data hash, code version, device, state, weights hash
+//! manifest.json            experiment, seed, data hash, hold-out, films left out, code version, device, state, weights hash
 //! log.jsonl                one line an update or evaluation
 //! events.out.tfevents.…    the same scalars for TensorBoard
 //! checkpoints/last.ckpt    everything a resume needs
@@ -12,8 +12,10 @@
 use crate::checkpoint::Evaluation;
 use crate::config::Experiment;
 use crate::error::TrainError;
-use crate::{tensorboard, whole_file};
+use crate::tensorboard;
 use serde::{Deserialize, Serialize};
+use spinexr_core::whole_file;
+use spinexr_data::{FilmFailure, HoldOut};
 use std::path::{Path, PathBuf};
 
 /// Paths of a run.
@@ -81,6 +83,22 @@ pub enum RunState {
     Finished,
 }
 
+/// Films of the data set that could not be prepared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// How many.
+    pub count: usize,
+    /// Which.
+    pub image_ids: Vec<String>,
+}
+
+impl LeftOut {
+    pub(crate) fn of(failures: &[FilmFailure]) -> Self {
+        let image_ids: Vec<String> = failures.iter().map(|failure| failure.image_id.clone()).collect();
+        Self { count: image_ids.len(), image_ids }
+    }
+}
+
 /// What made the weights, written at the start and at the end of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -90,6 +108,10 @@ pub struct Manifest {
     pub seed: u64,
     /// Hash of films, annotations and split.
     pub data_hash: String,
+    /// Films that are not among them because they could not be prepared.
+    pub left_out: LeftOut,
+    /// The studies held out for validation.
+    pub hold_out: HoldOut,
     /// Version of the program.
     pub code_version: String,
     /// The engine's device.
@@ -110,6 +132,7 @@ impl Manifest {
     pub(crate) fn write(&self, run: &RunDir) -> Result<(), TrainError> {
         let mut json = serde_json::to_string_pretty(self).expect("a manifest is plain data");
         json.push('\n');
-        whole_file::write(&run.manifest(), json.as_bytes())
+        let path = run.manifest();
+        whole_file::write(&path, json.as_bytes()).map_err(TrainError::io(&path, "write"))
     }
 }

@@ -241,6 +241,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             steps: self.step,
             state,
             data_hash: self.data.hash.clone(),
+            hold_out: self.data.hold_out.clone(),
             run: self.run,
         })
     }

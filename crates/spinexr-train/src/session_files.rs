@@ -7,14 +7,15 @@ use crate::data::TrainData;
 use crate::ema::Ema;
 use crate::engine::{Event, Task, TrainOptions};
 use crate::error::TrainError;
+use crate::initial;
 use crate::logs::Log;
 use crate::optim::Optimiser;
 use crate::params::freeze;
-use crate::run_dir::{Manifest, RunDir, RunState};
+use crate::run_dir::{LeftOut, Manifest, RunDir, RunState};
 use crate::session::{Session, wall_time_s};
 use crate::state::{read_back, upload, weights_hash};
 use crate::tensorboard::EventFile;
-use crate::{initial, whole_file};
+use spinexr_core::whole_file;
 use spinexr_models::weights::{self, StateDict, Strictness};
 use std::path::Path;
 use std::time::Instant;
@@ -74,7 +75,9 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             // From here on the run exists and can be resumed.
             None => session.write_checkpoint()?,
         }
-        whole_file::write(&session.run.config(), experiment.to_toml().as_bytes())?;
+        let config = session.run.config();
+        whole_file::write(&config, experiment.to_toml().as_bytes())
+            .map_err(TrainError::io(&config, "write"))?;
         Ok(session)
     }
 
@@ -151,6 +154,8 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             experiment: self.experiment.clone(),
             seed: self.experiment.seed,
             data_hash: self.data.hash.clone(),
+            left_out: LeftOut::of(&self.data.left_out),
+            hold_out: self.data.hold_out.clone(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             device: format!("{:?}", self.device),
             state,

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor};
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
 use spinexr_models::weights::{Entry, StateDict};
 
 /// Reads a flat tensor `[numel]` back from its device.
@@ -39,15 +40,6 @@ pub(crate) fn sha256_hex(lines: &[&str]) -> String {
 /// f32 values as little-endian bytes.
 pub(crate) fn to_le_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-/// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Name of the events file in a run; TensorBoard wants `tfevents` in it.
-pub const FILE_NAME: &str = "events.out.tfevents.0.spinexr";
+/// Name of the events file in a run. TensorBoard wants `tfevents` in it; a suffix of ours would let a glob for
+/// bundles, `*.spinexr`, catch it too.
+pub const FILE_NAME: &str = "events.out.tfevents.0.run";
 
 /// An events file open for appending.
 #[derive(Debug)]
@@ -159,6 +160,12 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
+    }
+
+    #[test]
+    fn tensorboard_takes_the_name_and_a_glob_for_bundles_does_not() {
+        assert!(FILE_NAME.contains("tfevents"));
+        assert_ne!(Path::new(FILE_NAME).extension().and_then(|e| e.to_str()), Some("spinexr"));
     }
 
     #[test]

@@ -5,9 +5,10 @@
 mod films;
 
 use films::{experiment, films};
+use spinexr_core::Split;
 use spinexr_train::logs::{self, Record};
 use spinexr_train::{
-    Checkpoint, Device, Event, Experiment, Manifest, RunState, TrainData, TrainError, TrainOptions,
+    Checkpoint, Device, Event, Experiment, LeftOut, Manifest, RunState, TrainData, TrainError, TrainOptions,
     TrainOutcome, train,
 };
 use std::path::Path;
@@ -73,6 +74,7 @@ fn resumed_equals_uninterrupted(architecture: &str) {
         serde_json::from_slice(&std::fs::read(parted.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest.state, RunState::Finished);
     assert_eq!(manifest.experiment, experiment);
+    assert_eq!(manifest.hold_out, data.hold_out);
     assert_eq!(manifest.weights_hash, Some(expected.weights_hash));
     let resolved = Experiment::load(&parted.join("config.toml"), &[]).unwrap();
     assert_eq!(resolved, experiment);
@@ -143,6 +145,40 @@ fn training_lowers_the_loss_and_tells_its_caller() {
 }
 
 #[test]
+fn films_that_cannot_be_prepared_are_left_out_and_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["schedule.total_steps=1", "schedule.warmup_steps=0"];
+    let experiment = experiment("densenet_mini_b", dir.path(), &sets);
+    let dataset = films::draw(dir.path());
+    for broken in [3, 14] {
+        std::fs::write(&dataset.films[broken].path, b"no film").unwrap();
+    }
+    let data = films::prepare(&experiment, dataset).unwrap();
+    assert_eq!((data.train.len(), data.validation.len()), (11, 3));
+    let out = dir.path().join("run");
+    run(&experiment, &data, &out, false, None).unwrap();
+    let manifest: Manifest =
+        serde_json::from_slice(&std::fs::read(out.join("manifest.json")).unwrap()).unwrap();
+    let image_ids = vec!["film03".to_owned(), "film14".to_owned()];
+    assert_eq!(manifest.left_out, LeftOut { count: 2, image_ids });
+}
+
+#[test]
+fn a_split_whose_films_all_fail_is_an_error_that_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = experiment("densenet_mini_b", dir.path(), &[]);
+    let dataset = films::draw(dir.path());
+    for film in dataset.of(Split::Validation) {
+        std::fs::write(&film.path, b"no film").unwrap();
+    }
+    let error = films::prepare(&experiment, dataset).unwrap_err();
+    let TrainError::NonePrepared { split: Split::Validation, failed: 4, ref first } = error else {
+        panic!("{error}")
+    };
+    assert!(first.contains("film12.png"), "{first}");
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_with_step_and_films() {
     let dir = tempfile::tempdir().unwrap();
     let sets = ["optimiser.lr=1e30", "schedule.warmup_steps=0", "training.clip=none"];
@@ -186,7 +222,8 @@ fn a_run_is_never_overwritten_nor_resumed_as_another() {
 
     let mut fewer = data.clone();
     fewer.train.pop();
-    let fewer = TrainData::new(fewer.cache, fewer.train, fewer.validation).unwrap();
+    let TrainData { cache, train, validation, hold_out, .. } = fewer;
+    let fewer = TrainData::new(cache, train, validation, hold_out, vec![]).unwrap();
     let films_differ = run(&experiment_a, &fewer, &out, true, None).unwrap_err();
     assert!(matches!(films_differ, TrainError::DataDiffers { .. }), "{films_differ}");
 

@@ -77,6 +77,18 @@ impl Bar {
     }
 }
 
+/// Lists what failed, the first twenty of it.
+pub fn list_failures<T: std::fmt::Display>(failures: impl ExactSizeIterator<Item = T>) {
+    const SHOWN: usize = 20;
+    let more = failures.len().saturating_sub(SHOWN);
+    for failure in failures.take(SHOWN) {
+        eprintln!("  {failure}");
+    }
+    if more > 0 {
+        eprintln!("  … and {more} more");
+    }
+}
+
 /// Lines up columns: the first to the left, the others to the right.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let columns = header.len();

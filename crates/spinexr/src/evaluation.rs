@@ -3,11 +3,11 @@
 
 use crate::console::{percent, table};
 use anyhow::{Context, Result, bail};
-use spinexr_core::{FilmAnnotation, FilmPrediction, Finding, Split, whole_file};
+use spinexr_core::{FilmPrediction, Finding, Split, whole_file};
 use spinexr_data::{Dataset, vindr};
 use spinexr_dicom::{ReadOptions, read_film};
 use spinexr_eval::report::Thumbnail;
-use spinexr_eval::run::{Protocol, RunOptions, RunReport, RunTruth};
+use spinexr_eval::run::{Protocol, RunOptions, RunReport, ThresholdSource};
 use spinexr_eval::threshold::by_split;
 use spinexr_eval::{Predictions, Test, Validation, evaluate_run};
 use std::collections::{BTreeMap, HashMap};
@@ -49,17 +49,14 @@ pub fn evaluate(films: Vec<FilmPrediction>, dataset: &Dataset, options: &RunOpti
             parts.without[0].image
         );
     }
-    let validation_films: Vec<FilmAnnotation> = dataset.annotations(Split::Validation);
-    let test_films = dataset.annotations(Split::Test);
-    let truth = RunTruth { validation: &validation_films, test: &test_films };
-    let test = Predictions::<Test>::new(parts.test)?;
-    let report = match options.protocol {
-        Protocol::Improved => {
-            evaluate_run(&Predictions::<Validation>::new(parts.validation)?, &test, &truth, options)?
-        }
-        Protocol::Paper => spinexr_eval::run::evaluate_run_as_in_the_paper(&test, &test_films, options)?,
+    let annotations = dataset.annotations(Split::Validation);
+    let validation = Predictions::<Validation>::new(parts.validation)?;
+    let source = match options.protocol {
+        Protocol::Improved => ThresholdSource::Validation { films: &validation, annotations: &annotations },
+        Protocol::Paper => ThresholdSource::TestAsInThePaper,
     };
-    Ok(report)
+    let test = Predictions::<Test>::new(parts.test)?;
+    Ok(evaluate_run(&test, &dataset.annotations(Split::Test), source, options)?)
 }
 
 /// The paper's two tables as text.

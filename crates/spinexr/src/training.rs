@@ -3,6 +3,7 @@
 use crate::console::Bar;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+use spinexr_core::hex;
 use spinexr_core::progress::Progress;
 use spinexr_infer::card::{CardFacts, CardMetric, card};
 use spinexr_infer::weights_file::Storage;
@@ -99,6 +100,7 @@ pub fn bundle(experiment: &Experiment, outcome: &TrainOutcome, demonstration: bo
         final_relu: model.final_relu,
         training_manifest_sha256: Some(hex(&Sha256::digest(&manifest))),
         policy: experiment.data.policy,
+        hold_out: Some(outcome.hold_out.clone()),
         input: model.input,
         normalisation: model.normalisation.clone(),
         detect: (task == Task::Detection).then_some(DetectConfig::RETINANET),
@@ -128,8 +130,4 @@ fn validation_metric(best: &spinexr_train::Evaluation) -> CardMetric {
         interval: None,
         films: "validation films, which also chose the weights".to_owned(),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -6,9 +6,9 @@ mod jpeg_lossless;
 mod rle;
 
 use crate::error::WriteError;
-use crate::whole_file::write_whole;
 use element::{Encoding, encapsulated, native};
 use sha2::{Digest, Sha256};
+use spinexr_core::whole_file;
 use std::io::Write;
 use std::path::Path;
 
@@ -277,7 +277,7 @@ fn deflate(body: &[u8], file: &mut Vec<u8>) {
 /// [`WriteError::Film`] when the film cannot be a DX image, [`WriteError::Io`] when the file system refuses.
 pub fn write_dx(path: &Path, film: &DxFilm) -> Result<(), WriteError> {
     film.check()?;
-    write_whole(path, &encode_dx(film)).map_err(|source| WriteError::Io { path: path.into(), source })
+    whole_file::write(path, &encode_dx(film)).map_err(|source| WriteError::Io { path: path.into(), source })
 }
 
 #[cfg(test)]

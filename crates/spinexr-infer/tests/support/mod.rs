@@ -44,6 +44,7 @@ pub fn classifier(name: &str, architecture: Architecture, seed: u64) -> (ModelSp
         final_relu: None,
         training_manifest_sha256: None,
         policy: Policy::Standard,
+        hold_out: None,
         input: InputSize { height_px: 64, width_px: 48, fit: Fit::Stretch },
         normalisation: architecture.default_normalisation(),
         detect: None,
@@ -65,6 +66,7 @@ pub fn detector(name: &str, seed: u64) -> (ModelSpec, StateDict) {
         final_relu: None,
         training_manifest_sha256: None,
         policy: Policy::Standard,
+        hold_out: None,
         input: InputSize { height_px: 96, width_px: 64, fit: Fit::Letterbox },
         normalisation: architecture.default_normalisation(),
         detect: Some(DetectConfig {

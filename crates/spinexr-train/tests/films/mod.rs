@@ -1,10 +1,10 @@
 //! Sixteen small films with a bright square on the abnormal ones, prepared in a temporary folder.
 
 use image::{GrayImage, Luma};
+use spinexr_core::progress::silent;
 use spinexr_core::{Annotation, BoxXyxy, FilmAnnotation, Finding, Split};
-use spinexr_data::{Dataset, Film, cache};
-use spinexr_dicom::ReadOptions;
-use spinexr_train::{Experiment, TrainData};
+use spinexr_data::{Dataset, Film, HoldOut, SplitDataset};
+use spinexr_train::{Experiment, TrainData, TrainError};
 use std::path::Path;
 
 /// An experiment on the films under `dir`, small enough for a test.
@@ -19,6 +19,7 @@ seed = 7
 dir = "nowhere"
 cache_dir = {cache:?}
 validation_fraction = 0.25
+split_seed = 0
 policy = "standard"
 train_on = "all"
 
@@ -61,6 +62,11 @@ brightness = 0.1
 
 /// Draws and prepares the films of `experiment` under `dir`.
 pub fn films(dir: &Path, experiment: &Experiment) -> TrainData {
+    prepare(experiment, draw(dir)).unwrap()
+}
+
+/// Draws the films under `dir`: twelve to train on, four to validate on.
+pub fn draw(dir: &Path) -> Dataset {
     let mut dataset = Dataset::default();
     for i in 0..16u32 {
         let abnormal = i % 2 == 0;
@@ -82,16 +88,16 @@ pub fn films(dir: &Path, experiment: &Experiment) -> TrainData {
         let split = if i < 12 { Split::Train } else { Split::Validation };
         dataset.films.push(Film { path, annotation, split });
     }
-    let inputs = [experiment.model.input];
-    let outcome = cache::prepare(
-        &dataset,
-        &experiment.data.cache_dir,
-        &inputs,
-        &ReadOptions::default(),
-        1,
-        &spinexr_core::progress::silent,
-    )
-    .unwrap();
-    assert!(outcome.failures.is_empty(), "{:?}", outcome.failures);
-    TrainData::open(experiment, &dataset).unwrap()
+    dataset
+}
+
+/// Prepares films for `experiment`.
+pub fn prepare(experiment: &Experiment, dataset: Dataset) -> Result<TrainData, TrainError> {
+    let data = &experiment.data;
+    let hold_out = HoldOut::of(&dataset, data.validation_fraction, data.split_seed);
+    let split = SplitDataset { dataset, hold_out };
+    let splits = [Split::Train, Split::Validation];
+    let inputs = [(data.policy, experiment.model.input)];
+    let ready = split.prepare(&splits, &data.cache_dir, &inputs, 1, &silent)?;
+    TrainData::open(experiment, &ready)
 }

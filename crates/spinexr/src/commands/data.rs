@@ -2,7 +2,7 @@
 
 use crate::Global;
 use crate::commands::image::PolicyArg;
-use crate::console::{Bar, table};
+use crate::console::{Bar, list_failures, table};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
@@ -48,7 +48,7 @@ struct StatsArgs {
     /// Hold this share of the training studies out first, as training does
     #[arg(long, value_name = "SHARE")]
     validation_fraction: Option<f64>,
-    /// Seed of the hold-out
+    /// Seed of the hold-out, data.split_seed of a configuration
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -111,12 +111,8 @@ fn check(args: &CheckArgs, global: &Global) -> CommandResult {
     let rows: Vec<Vec<String>> =
         rows.iter().map(|(what, n)| vec![(*what).to_owned(), n.to_string()]).collect();
     eprint!("{}", table(&["what", "count"], &rows));
-    for error in row_errors.iter().take(20) {
-        eprintln!("  {error}");
-    }
-    for failure in unread.iter().take(20) {
-        eprintln!("  {}", failure.error);
-    }
+    list_failures(row_errors.iter());
+    list_failures(unread.iter().map(|film| &film.error));
     match &leak {
         Some(leak) => eprintln!("LEAK: {leak}"),
         None => eprintln!("no study is in two splits"),
@@ -125,7 +121,7 @@ fn check(args: &CheckArgs, global: &Global) -> CommandResult {
         "films": dataset.films.len(),
         "read": read,
         "broken_rows": row_errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "unreadable": unread.iter().map(|f| serde_json::json!({"path": f.path, "error": f.error})).collect::<Vec<_>>(),
+        "unreadable": unread,
         "leak": leak.as_ref().map(ToString::to_string),
     }))?;
     let sound = row_errors.is_empty() && unread.is_empty() && leak.is_none() && read.without_file.is_empty();
@@ -206,14 +202,12 @@ fn prepare(args: &PrepareArgs, global: &Global) -> CommandResult {
         outcome.dropped,
         outcome.failures.len()
     );
-    for failure in outcome.failures.iter().take(20) {
-        eprintln!("  {}", failure.error);
-    }
+    list_failures(outcome.failures.iter().map(|film| &film.error));
     global.print_json(&serde_json::json!({
         "prepared": outcome.prepared,
         "reused": outcome.reused,
         "dropped": outcome.dropped,
-        "failed": outcome.failures.iter().map(|f| serde_json::json!({"path": f.path, "error": f.error})).collect::<Vec<_>>(),
+        "failed": outcome.failures,
     }))?;
     Ok(if outcome.failures.is_empty() { Done::All } else { Done::SomeFailed })
 }

@@ -9,8 +9,7 @@ use crate::exit::{CommandResult, Done, usage};
 use crate::{Global, evaluation, training};
 use anyhow::{Context, Result, anyhow, bail};
 use spinexr_core::{FilmPrediction, Split};
-use spinexr_data::{Dataset, cache, split, vindr};
-use spinexr_dicom::{Limits, ReadOptions};
+use spinexr_data::{Dataset, ReadyDataset, SplitDataset};
 use spinexr_eval::run::{LossCurve, Protocol, RunOptions, RunReport};
 use spinexr_infer::card::card;
 use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
@@ -68,7 +67,8 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     synthesise(&args, global)?;
 
     say("2/6 reading, splitting by study, preparing");
-    let dataset = prepare(&experiments, global)?;
+    let ready = prepare(&experiments, global)?;
+    let dataset = &ready.dataset;
     for split in Split::ALL {
         eprintln!("         {split}: {} films", dataset.of(split).count());
     }
@@ -83,7 +83,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
             experiment.name,
             experiment.model.architecture
         ));
-        let data = TrainData::open(experiment, &dataset).map_err(anyhow::Error::from)?;
+        let data = TrainData::open(experiment, &ready).map_err(anyhow::Error::from)?;
         let outcome = training::run(&training::Session {
             experiment,
             data: &data,
@@ -99,15 +99,15 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     }
 
     say("4/6 predicting validation and test films");
-    let films = predict(&bundles, &experiments[0], &dataset, global)?;
+    let films = predict(&bundles, &experiments[0], dataset, global)?;
 
     say("5/6 choosing c* on validation films, computing both tables on test films");
-    let report = evaluate(&args, films.clone(), &dataset, &experiments, &outcomes)?;
+    let report = evaluate(&args, films.clone(), dataset, &experiments, &outcomes)?;
     let bundle = freeze(&args, &bundles, &report, &films)?;
     write_predictions(&args.out, films, &bundle)?;
 
     say("6/6 writing the report");
-    let thumbnails = evaluation::thumbnails(&report, &dataset);
+    let thumbnails = evaluation::thumbnails(&report, dataset);
     evaluation::write_report(&args.out, &report, &thumbnails)?;
 
     eprint!("{}", evaluation::tables(&report));
@@ -124,7 +124,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
 
 /// The three experiments, with paths, seed and steps set.
 fn experiments(args: &Args) -> Result<Vec<Experiment>> {
-    let mut sets = vec![format!("seed={}", args.seed)];
+    let mut sets = vec![format!("seed={}", args.seed), format!("data.split_seed={}", args.seed)];
     sets.extend(args.steps.map(|n| format!("schedule.total_steps={n}")));
     sets.extend(args.steps.map(|n| format!("schedule.warmup_steps={}", n / 10)));
     EXPERIMENTS
@@ -173,26 +173,18 @@ fn synthesise(args: &Args, global: &Global) -> Result<()> {
 }
 
 /// Films of all splits, prepared for every model.
-fn prepare(experiments: &[Experiment], global: &Global) -> Result<Dataset> {
+fn prepare(experiments: &[Experiment], global: &Global) -> Result<ReadyDataset> {
     let first = &experiments[0];
-    let mut dataset = vindr::read(&first.data.dir)?;
-    let limits = Limits::default();
-    let unread =
-        vindr::clip_to_films(&mut dataset, &vindr::VindrOptions::new(), &limits, global.thread_count());
-    split::hold_out_validation(&mut dataset, first.data.validation_fraction, first.seed)?;
-    split::check_leakage(&dataset)?;
-    let inputs: Vec<_> = experiments.iter().map(|e| e.model.input).collect();
-    let read = ReadOptions { policy: first.data.policy, ..ReadOptions::default() };
+    let split = SplitDataset::read(&first.data.dir, first.data.validation_fraction, first.data.split_seed)?;
+    let inputs: Vec<_> = experiments.iter().map(|e| (e.data.policy, e.model.input)).collect();
     let bar = Bar::new("preparing films", global.quiet);
-    let outcome =
-        cache::prepare(&dataset, &first.data.cache_dir, &inputs, &read, global.thread_count(), &|p| {
-            bar.update(p)
-        })?;
+    let (cache_dir, threads) = (&first.data.cache_dir, global.thread_count());
+    let ready = split.prepare(&Split::ALL, cache_dir, &inputs, threads, &|p| bar.update(p))?;
     bar.finish();
-    if let Some(failure) = unread.first().or(outcome.failures.first()) {
-        bail!("a synthetic film cannot be read: {}: {}", failure.path.display(), failure.error);
+    match ready.left_out.first() {
+        Some(failure) => bail!("a synthetic film cannot be read: {}", failure.error),
+        None => Ok(ready),
     }
-    Ok(dataset)
 }
 
 fn predict(

@@ -3,18 +3,20 @@
 use crate::Global;
 use crate::console::table;
 use crate::evaluation;
-use crate::exit::{CommandResult, Done, usage};
+use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::training::{INTENDED_USE, UNKNOWN_LICENCE};
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Subcommand;
 use spinexr_core::Split;
+use spinexr_data::SplitDataset;
 use spinexr_eval::run::{Protocol, RunOptions, RunReport};
 use spinexr_eval::{Predictions, Validation, records};
 use spinexr_infer::card::{CardFacts, CardMetric, card};
 use spinexr_infer::manifest::ChosenOn;
 use spinexr_infer::weights_file::Storage;
 use spinexr_infer::{Bundle, BundleInfo, Decision, combine};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -73,7 +75,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     }
 }
 
-fn inspect(path: &std::path::Path, global: &Global) -> CommandResult {
+fn inspect(path: &Path, global: &Global) -> CommandResult {
     let bundle = Bundle::load(path).map_err(anyhow::Error::from)?;
     let manifest = bundle.manifest();
     let rows: Vec<Vec<String>> = manifest
@@ -95,7 +97,7 @@ fn inspect(path: &std::path::Path, global: &Global) -> CommandResult {
     Ok(Done::All)
 }
 
-fn verify(path: &std::path::Path, global: &Global) -> CommandResult {
+fn verify(path: &Path, global: &Global) -> CommandResult {
     let bundle = Bundle::load(path).map_err(anyhow::Error::from)?;
     let device = spinexr_infer::parse_device("cpu").map_err(usage)?;
     let models = spinexr_infer::model::load_models(&bundle, &device).map_err(anyhow::Error::from)?;
@@ -126,6 +128,7 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
             validation.models()
         )));
     }
+    check_hold_outs(&bundles, &validation, &args.annotations)?;
     let report =
         evaluation::evaluate(films, &dataset, &RunOptions::new("validation", Protocol::Improved, 0))?;
     let decision = decision(&report, validation.len())
@@ -151,6 +154,35 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
     );
     global.print_json(bundle.manifest())?;
     Ok(Done::All)
+}
+
+/// Refuses validation films that some model may have been trained on: all models must have held out the same
+/// studies, and every film must be of one of these.
+fn check_hold_outs(
+    bundles: &[Bundle],
+    validation: &Predictions<Validation>,
+    annotations: &Path,
+) -> Result<(), CommandError> {
+    let mut models = bundles.iter().flat_map(|b| &b.manifest().models);
+    let Some(first) = models.next() else { return Ok(()) };
+    let held = first.known_hold_out().map_err(usage)?;
+    for model in models {
+        model.check_hold_out(held).map_err(usage)?;
+    }
+    let drawn = SplitDataset::read(annotations, held.validation_fraction, held.split_seed)
+        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
+    first.check_hold_out(&drawn.hold_out).map_err(usage)?;
+    let new: BTreeSet<&str> =
+        drawn.dataset.of(Split::Validation).map(|film| film.annotation.image_id.as_str()).collect();
+    match validation.films().find(|film| !new.contains(film.image.as_str())) {
+        None => Ok(()),
+        Some(film) => Err(usage(anyhow!(
+            "the predictions call {} (study {}) a validation film, but the models held out {held}: they may have been \
+             trained on it; predict with the configuration that they were trained with",
+            film.image,
+            film.study
+        ))),
+    }
 }
 
 /// The decision rule that a report's validation films gave; `None` where they could not give one.

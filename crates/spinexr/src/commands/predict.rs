@@ -1,13 +1,13 @@
 //! `spinexr predict`: films in, findings out.
 
-use crate::console::{Bar, percent};
-use crate::exit::{CommandResult, Done, usage};
+use crate::console::{Bar, list_failures, percent};
+use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::{Global, demo_bundle};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use spinexr_core::{FilmPrediction, Split};
-use spinexr_data::{cache, split, vindr};
-use spinexr_dicom::{Limits, ReadOptions, find_films};
+use spinexr_data::{ReadyDataset, SplitDataset};
+use spinexr_dicom::{Limits, find_films};
 use spinexr_infer::outputs::{ResultsFormat, ResultsWriter};
 use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
 use spinexr_infer::{Bundle, overlay};
@@ -67,7 +67,7 @@ enum Format {
     Png,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum SplitArg {
     Train,
     Validation,
@@ -92,8 +92,7 @@ struct Failure {
 }
 
 pub fn run(args: Args, global: &Global) -> CommandResult {
-    let formats: BTreeSet<u8> = args.format.iter().map(|f| *f as u8).collect();
-    let wants = |format: Format| formats.contains(&(format as u8));
+    let wants = |format: Format| args.format.contains(&format);
     if wants(Format::Png) && args.config.is_some() {
         return Err(usage(anyhow!(
             "--format png needs film files; a data set given by --config is read prepared"
@@ -176,11 +175,14 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     let summary = match &args.config {
         Some(config) => {
             let experiment = Experiment::load(config, &[]).map_err(usage)?;
-            let (chosen, unread) = prepared_films(&experiment, &args.splits, &pipeline, global)?;
+            let ready = ready_films(&experiment, &args.splits, &pipeline, global)?;
             let summary = pipeline
-                .predict_prepared(&experiment.data.cache_dir, &chosen, &mut on_film, &|p| bar.update(p))
+                .predict_prepared(&experiment.data.cache_dir, &ready.dataset.films, &mut on_film, &|p| {
+                    bar.update(p)
+                })
                 .map_err(anyhow::Error::from)?;
-            failures.extend(unread);
+            let unread = ready.left_out.into_iter();
+            failures.extend(unread.map(|film| Failure { path: film.path, error: film.error }));
             summary
         }
         None => {
@@ -200,9 +202,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     }
 
     eprintln!("{} films predicted, {} failed", summary.predicted, failures.len());
-    for failure in failures.iter().take(20) {
-        eprintln!("  {}: {}", failure.path.display(), failure.error);
-    }
+    list_failures(failures.iter().map(|failure| &failure.error));
     for path in &written {
         eprintln!("{}", path.display());
     }
@@ -221,7 +221,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     Ok(if failures.is_empty() { Done::All } else { Done::SomeFailed })
 }
 
-fn load_bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, crate::exit::CommandError> {
+fn load_bundles(paths: &[PathBuf]) -> Result<Vec<Bundle>, CommandError> {
     if paths.is_empty() {
         return Ok(vec![demo_bundle::load()?]);
     }
@@ -242,33 +242,26 @@ fn film_paths(inputs: &[PathBuf]) -> (Vec<PathBuf>, Vec<Failure>) {
 }
 
 /// The films of an experiment's data set in the asked splits, prepared for the pipeline's inputs.
-fn prepared_films(
+fn ready_films(
     experiment: &Experiment,
     splits: &[SplitArg],
     pipeline: &Pipeline,
     global: &Global,
-) -> anyhow::Result<(Vec<spinexr_data::Film>, Vec<Failure>)> {
-    let mut dataset = vindr::read(&experiment.data.dir)?;
-    split::hold_out_validation(&mut dataset, experiment.data.validation_fraction, experiment.seed)?;
-    split::check_leakage(&dataset)?;
-    let wanted: BTreeSet<Split> = splits.iter().map(|&s| s.into()).collect();
-    dataset.films.retain(|film| wanted.contains(&film.split));
-
-    let mut unread: Vec<Failure> = vec![];
-    let policies: BTreeSet<_> = pipeline.inputs().iter().map(|(policy, _)| format!("{policy:?}")).collect();
-    for name in policies {
-        let of_policy = pipeline.inputs().iter().filter(|(p, _)| format!("{p:?}") == name);
-        let (policies, inputs): (Vec<_>, Vec<_>) = of_policy.copied().unzip();
-        let read = ReadOptions { policy: policies[0], ..ReadOptions::default() };
-        let bar = Bar::new("preparing films", global.quiet);
-        let dir = &experiment.data.cache_dir;
-        let outcome =
-            cache::prepare(&dataset, dir, &inputs, &read, global.thread_count(), &|p| bar.update(p))?;
-        bar.finish();
-        unread.extend(outcome.failures.into_iter().map(|f| Failure { path: f.path, error: f.error }));
+) -> Result<ReadyDataset, CommandError> {
+    let data = &experiment.data;
+    let split = SplitDataset::read(&data.dir, data.validation_fraction, data.split_seed)
+        .map_err(anyhow::Error::from)?;
+    let splits: Vec<Split> = splits.iter().map(|&s| s.into()).collect();
+    if splits.contains(&Split::Validation) {
+        for model in pipeline.models() {
+            model.spec().check_hold_out(&split.hold_out).map_err(usage)?;
+        }
     }
-    dataset.films.retain(|film| unread.iter().all(|f| f.path != film.path));
-    Ok((dataset.films, unread))
+    let bar = Bar::new("preparing films", global.quiet);
+    let threads = global.thread_count();
+    let ready = split.prepare(&splits, &data.cache_dir, pipeline.inputs(), threads, &|p| bar.update(p));
+    bar.finish();
+    Ok(ready.map_err(anyhow::Error::from)?)
 }
 
 fn overlay_options(pipeline: &Pipeline) -> overlay::OverlayOptions {

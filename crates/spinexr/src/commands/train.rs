@@ -1,7 +1,7 @@
 //! `spinexr train`: one model from a configuration file.
 
 use crate::Global;
-use crate::console::Bar;
+use crate::console::{Bar, list_failures};
 use crate::exit::{CommandResult, Done, usage};
 use crate::training;
 use anyhow::Context;
@@ -14,7 +14,8 @@ use std::path::PathBuf;
     spinexr train configs/improved/retinanet_r50.toml --set schedule.total_steps=2000 --out runs/short\n  \
     spinexr train runs/short/config.toml --resume --out runs/short     goes on after an interruption\n\n\
     The run's folder gets config.toml (as resolved), manifest.json, log.jsonl, TensorBoard events,\n\
-    checkpoints and, at the end, <name>.spinexr: the bundle for predict.")]
+    checkpoints and, at the end, <name>.spinexr: the bundle for predict. Films that cannot be read are listed\n\
+    and left out; the run then ends with exit code 1.")]
 pub struct Args {
     /// Configuration file
     config: PathBuf,
@@ -33,7 +34,7 @@ pub struct Args {
     /// Where to train: cpu, or a GPU backend this build has
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Seed; the configuration's by default
+    /// Seed of weights, order of films and augmentation; the configuration's by default
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -49,6 +50,10 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     let data = spinexr_train::load(&experiment, global.thread_count(), &|p| bar.update(p))
         .with_context(|| format!("loading the data set {}", experiment.data.dir.display()))?;
     bar.finish();
+    if !data.left_out.is_empty() {
+        eprintln!("WARNING: films that cannot be prepared are left out ({}):", data.left_out.len());
+        list_failures(data.left_out.iter().map(|film| &film.error));
+    }
     eprintln!("{} training films, {} validation films", data.train.len(), data.validation.len());
 
     let outcome = training::run(&training::Session {
@@ -83,6 +88,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         "weights_hash": outcome.weights_hash,
         "final_weights_hash": outcome.final_weights_hash,
         "data_hash": outcome.data_hash,
+        "failed": data.left_out,
     }))?;
-    Ok(Done::All)
+    Ok(if data.left_out.is_empty() { Done::All } else { Done::SomeFailed })
 }

@@ -1,6 +1,7 @@
 //! Broken input: an error that names file, place, expected and found; the rest goes on.
 
-use crate::{a_film, films, json, spinexr};
+use crate::resume::train_arguments;
+use crate::{a_film, films, json, own_films, spinexr};
 use std::fs;
 use std::path::Path;
 
@@ -29,6 +30,45 @@ fn broken_films_are_listed_and_the_rest_goes_on() {
         assert!(failed.iter().any(|f| f.ends_with(name)), "{name} is not listed in {failed:?}");
     }
     assert_eq!(fs::read_to_string(dir.path().join("out/predictions.jsonl")).unwrap().lines().count(), 1);
+}
+
+#[test]
+fn training_goes_on_without_films_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    own_films(&dir.path().join("own"));
+    let mut images: Vec<_> =
+        fs::read_dir(dir.path().join("own/train_images")).unwrap().map(|e| e.unwrap().path()).collect();
+    images.sort();
+    let train = |out: &str| {
+        spinexr(dir.path())
+            .args(train_arguments(out))
+            .args(["--set", "data.dir=own", "--set", "schedule.total_steps=1"])
+            .args(["--set", "schedule.warmup_steps=0", "--json"])
+            .output()
+            .unwrap()
+    };
+    fs::write(&images[0], b"no film").unwrap();
+    let output = train("run");
+    let text = stderr_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    let file = images[0].file_name().unwrap().to_str().unwrap();
+    assert!(text.contains("left out (1)") && text.contains(file), "{text}");
+    assert!(json(&output)["failed"][0]["path"].as_str().unwrap().ends_with(file));
+    assert_eq!(json(&output)["steps"], 1);
+    assert!(dir.path().join("run/densenet_mini_a.spinexr/bundle.toml").is_file(), "{text}");
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(dir.path().join("run/manifest.json")).unwrap()).unwrap();
+    let image_id = images[0].file_stem().unwrap().to_str().unwrap();
+    assert_eq!(manifest["left_out"], serde_json::json!({"count": 1, "image_ids": [image_id]}));
+
+    for image in &images {
+        fs::write(image, b"no film").unwrap();
+    }
+    let output = train("none");
+    let text = stderr_of(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("train split, found none") && text.contains(file), "{text}");
+    assert!(!dir.path().join("none").exists());
 }
 
 /// A data set with one annotation file, and films named `a` and `b`.

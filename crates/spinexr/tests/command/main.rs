@@ -6,6 +6,7 @@ mod broken_input;
 mod evaluation;
 mod films;
 mod help;
+mod hold_out;
 mod resume;
 
 use assert_cmd::Command;
@@ -44,6 +45,18 @@ fn films() -> &'static Path {
         (dir, films)
     });
     films
+}
+
+/// A copy of [`films`] at `to`, to be altered.
+fn own_films(to: &Path) {
+    for part in ["annotations", "train_images", "test_images"] {
+        std::fs::create_dir_all(to.join(part)).expect("a folder in a temporary one");
+        for entry in std::fs::read_dir(films().join(part)).expect("the data set has this part") {
+            let from = entry.expect("a readable folder").path();
+            let name = from.file_name().expect("an entry of a folder has a name");
+            std::fs::copy(&from, to.join(part).join(name)).expect("a film can be copied");
+        }
+    }
 }
 
 /// The parts of a JSON document on stdout.

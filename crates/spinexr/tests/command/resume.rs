@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A short run of a small classifier that evaluates and checkpoints every other step.
-fn train_arguments(out: &str) -> Vec<String> {
+pub fn train_arguments(out: &str) -> Vec<String> {
     let sets = [
         format!("data.dir={}", films().display()),
         "data.cache_dir=prepared".to_owned(),

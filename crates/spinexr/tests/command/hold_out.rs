@@ -1,0 +1,64 @@
+//! No threshold is chosen on films that a model was trained on.
+
+use crate::resume::train_arguments;
+use crate::{films, spinexr};
+use std::path::Path;
+use std::process::Output;
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn train(dir: &Path, out: &str, split_seed: &str) {
+    spinexr(dir)
+        .args(train_arguments(out))
+        .args(["--set", "schedule.total_steps=1", "--set", "schedule.warmup_steps=0", "--set"])
+        .arg(format!("data.split_seed={split_seed}"))
+        .assert()
+        .success();
+}
+
+#[test]
+fn models_that_held_out_other_studies_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    train(dir.path(), "a", "0");
+    train(dir.path(), "b", "1");
+
+    let predict = |model: Option<&str>, splits: &str, out: &str| {
+        let mut command = spinexr(dir.path());
+        command.args(["predict", "--config", "a/config.toml", "--splits", splits, "-o", out]);
+        command.args(model.map(|model| ["--model", model]).iter().flatten());
+        command.output().unwrap()
+    };
+    let (a, b) = ("a/densenet_mini_a.spinexr", "b/densenet_mini_a.spinexr");
+    let fits = predict(Some(a), "validation,test", "out");
+    assert_eq!(fits.status.code(), Some(0), "{}", text(&fits));
+    let refused = predict(Some(b), "validation,test", "refused");
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    for part in ["densenet_mini_a", "split seed 1", "split seed 0", "may have been trained on them"] {
+        assert!(text(&refused).contains(part), "{part:?} is missing: {}", text(&refused));
+    }
+    let unknown = predict(None, "validation", "refused");
+    assert_eq!(unknown.status.code(), Some(2), "{}", text(&unknown));
+    assert!(text(&unknown).contains("does not say which validation studies"), "{}", text(&unknown));
+    // Test films were held out by everyone.
+    let on_test = predict(Some(b), "test", "on_test");
+    assert_eq!(on_test.status.code(), Some(0), "{}", text(&on_test));
+
+    let combine = |model: &str| {
+        spinexr(dir.path())
+            .args(["model", "combine", model, "--predictions", "out/predictions.jsonl", "-o", "f.spinexr"])
+            .arg("--annotations")
+            .arg(films())
+            .output()
+            .unwrap()
+    };
+    let refused = combine(b);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    assert!(text(&refused).contains("they may have been trained on it"), "{}", text(&refused));
+    assert!(!dir.path().join("f.spinexr").exists());
+    let fits = combine(a);
+    assert_eq!(fits.status.code(), Some(0), "{}", text(&fits));
+    let manifest = std::fs::read_to_string(dir.path().join("f.spinexr/bundle.toml")).unwrap();
+    assert!(manifest.contains("split_seed = 0") && manifest.contains("c_star"), "{manifest}");
+}
