@@ -60,7 +60,7 @@ pub struct FilmPrediction {
     pub timings: Timings,
     /// Hash of the bundle that made the record.
     pub model: String,
-    /// True for the shipped demonstration bundle.
+    /// True for demonstration models: trained on synthetic films, for showing how the program works.
     #[serde(default)]
     pub demonstration: bool,
 }

@@ -240,7 +240,7 @@ fn evaluate(
         )));
     }
     if test.films().any(|f| f.demonstration) {
-        notes.push(Note::warning("Made by the shipped demonstration bundle."));
+        notes.push(Note::warning("Made by small demonstration models that were trained on synthetic films."));
     }
     let mut provenance = options.provenance.clone();
     if provenance.bundle_hash.is_none() && bundles.len() == 1 {

@@ -203,7 +203,14 @@ impl DenseNet {
     /// # Panics
     /// When the image is smaller than [`DenseNetConfig::MIN_INPUT_PX`].
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        let features = self.features(x);
+        self.classify(self.features(x))
+    }
+
+    /// Logits from the last map.
+    ///
+    /// # Shapes
+    /// `features`: `[N, F, H, W]`, of [`DenseNet::features`] → `[N, num_classes]`
+    pub fn classify(&self, features: Tensor<4>) -> Tensor<2> {
         let pooled = match self.pooling {
             Pooling::Average => global_avg_pool(features),
             Pooling::AverageAndMax => {
@@ -213,6 +220,23 @@ impl DenseNet {
             }
         };
         self.classifier.forward(pooled)
+    }
+
+    /// Logits of every place of the last map, as if the whole map were like it. With [`Pooling::Average`] their
+    /// mean is [`DenseNet::classify`]: the class activation map of Zhou et al. (arXiv 1512.04150).
+    ///
+    /// # Shapes
+    /// `features`: `[N, F, H, W]`, of [`DenseNet::features`] → `[N, H * W, num_classes]`
+    pub fn classify_places(&self, features: Tensor<4>) -> Tensor<3> {
+        let [n, f, h, w] = features.dims();
+        let places = features.reshape([n, f, h * w]).swap_dims(1, 2).reshape([n * h * w, f]);
+        let pooled = match self.pooling {
+            Pooling::Average => places,
+            Pooling::AverageAndMax => Tensor::cat(vec![places.clone(), places], 1), // [N H W, 2 F]
+        };
+        let logits = self.classifier.forward(pooled);
+        let classes = logits.dims()[1];
+        logits.reshape([n, h * w, classes])
     }
 
     /// The last map, after the last norm and, where the network has it, the last ReLU.

@@ -77,7 +77,7 @@ impl RetinaNetConfig {
         Self::published(ResNetConfig::resnet50())
     }
 
-    /// A small network for films of about 512×344 px in one channel, trained from nothing in minutes on a CPU:
+    /// A small network for films of about 384×256 px in one channel, trained from nothing in minutes on a CPU:
     /// P3–P5, live norms everywhere, anchors of 16–128 px for findings of 14–160 px, one convolution a head.
     pub fn mini() -> Self {
         Self {

@@ -211,6 +211,19 @@ fn an_untrained_detector_expects_few_findings() {
 }
 
 #[test]
+fn places_of_a_map_average_to_the_logits_of_the_film() {
+    let device = Device::flex();
+    let config = DenseNetConfig { pooling: Pooling::Average, ..DenseNetConfig::mini_b() }.with_num_classes(3);
+    let model = config.init_seeded(5, &device);
+    let features = model.features(batch(&device).0);
+    let [n, _, h, w] = features.dims();
+    let places = model.classify_places(features.clone());
+    assert_eq!(places.dims(), [n, h * w, 3]);
+    let (mean, whole) = (values(places.mean_dim(1).reshape([n, 3])), values(model.classify(features)));
+    assert!(mean.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-5), "{mean:?} {whole:?}");
+}
+
+#[test]
 fn weights_depend_on_the_seed_alone() {
     let device = Device::flex();
     let weights = |seed| state_dict(&Architecture::DensenetMiniA.build_classifier(1, seed, &device).unwrap());

@@ -151,9 +151,7 @@ pub fn add(scene: &mut Scene, spine: &Spine, patient: &Patient, lesion: &Lesion)
         }
         LesionKind::LowDisc { level, share } => vec![chain::low_disc(scene, spine, level, share, stream)],
         LesionKind::Slip { level, .. } => vec![chain::slip(spine, level)],
-        LesionKind::Collapse { level, front, middle, .. } => {
-            vec![chain::collapse(scene, spine, level, front, middle)]
-        }
+        LesionKind::Collapse { level, middle, .. } => vec![chain::collapse(scene, spine, level, middle)],
         LesionKind::Rods { level, levels, cage } => {
             vec![implant::rods(scene, spine, level, levels, cage, stream)]
         }

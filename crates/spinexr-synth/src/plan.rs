@@ -53,7 +53,7 @@ const BALANCED: [(Category, f32); 7] = [
     (Category::Osteophytes, 0.5),
     (Category::Spondylolysthesis, 2.6),
     (Category::SurgicalImplant, 0.9),
-    (Category::VertebralCollapse, 0.55),
+    (Category::VertebralCollapse, 0.8),
     (Category::OtherLesions, 0.8),
 ];
 
@@ -63,12 +63,12 @@ const BALANCED_LEAST: f32 = 0.45;
 /// Within balanced "Other lesions", how often each category.
 const BALANCED_OTHER: [(Category, f32); 7] = [
     (Category::OtherLesions, 0.30),
-    (Category::ScleroticLesion, 0.16),
-    (Category::ForeignBody, 0.16),
+    (Category::ScleroticLesion, 0.20),
+    (Category::ForeignBody, 0.20),
     (Category::SubchondralSclerosis, 0.12),
-    (Category::Enthesophytes, 0.10),
-    (Category::Fracture, 0.08),
-    (Category::Ankylosis, 0.08),
+    (Category::Enthesophytes, 0.06),
+    (Category::Fracture, 0.06),
+    (Category::Ankylosis, 0.06),
 ];
 
 impl Study {
@@ -299,7 +299,9 @@ impl Plan {
             }
             let level = stream.between(low, high - 1);
             let top = stream.chance(0.5);
-            let angle = match stream.weighted(&[0.5, 0.45, 0.05]) {
+            // Of the neck's bodies the articular pillars hide the sides.
+            let sideways = if lumbar { 0.45 } else { 0.0 };
+            let angle = match stream.weighted(&[0.5, sideways, 0.05]) {
                 0 => FRAC_PI_2 + 0.25 * stream.normal(),
                 1 => {
                     if stream.chance(0.5) {

@@ -95,6 +95,11 @@ pub struct ModelConfig {
     /// the paper's head has not).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_relu: Option<bool>,
+    /// Weight in a classifier's loss of seven more outputs that say, for each place of the last map, which
+    /// findings are there. They teach the features what to look for and are left out of the weights that are
+    /// kept. Absent for none, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding_loss: Option<f64>,
     /// Size of its input.
     pub input: InputSize,
     /// Mean and standard deviation a channel, in units of the display range 0..=1.
@@ -143,11 +148,13 @@ pub struct TrainingConfig {
 }
 
 impl ModelConfig {
-    /// The classifier's measures, one logit a film; `None` for a detector.
+    /// The classifier's measures in training: one logit a film, and one a finding where the loss has them;
+    /// `None` for a detector.
     pub fn densenet(&self) -> Option<DenseNetConfig> {
         let net = self.architecture.classifier_config()?;
         let final_relu = self.final_relu.unwrap_or(net.final_relu);
-        Some(net.with_num_classes(1).with_in_channels(self.in_channels).with_final_relu(final_relu))
+        let outputs = 1 + if self.finding_loss.is_some() { Finding::COUNT } else { 0 };
+        Some(net.with_num_classes(outputs).with_in_channels(self.in_channels).with_final_relu(final_relu))
     }
 
     /// The detector's measures, one class a finding; `None` for a classifier.
@@ -284,6 +291,10 @@ impl Experiment {
 
         let applies = model.final_relu.is_none() || model.densenet().is_some();
         check(applies, "model.final_relu", "a DenseNet beside it", model.architecture)?;
+        let applies = model.finding_loss.is_none() || model.densenet().is_some();
+        check(applies, "model.finding_loss", "a DenseNet beside it", model.architecture)?;
+        let weight = model.finding_loss.unwrap_or(1.0);
+        check(weight > 0.0 && weight.is_finite(), "model.finding_loss", "a number above 0", weight)?;
 
         let optimiser = &self.optimiser;
         check(positive(optimiser.lr), "optimiser.lr", "a positive number", optimiser.lr)?;

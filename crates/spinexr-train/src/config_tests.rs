@@ -141,11 +141,22 @@ fn ranges_are_checked_by_key() {
         ("augment.flip=2", "augment"),
         ("name=../up", "name"),
         ("model.architecture=retinanet_mini", "model.final_relu"),
+        ("model.finding_loss=0", "model.finding_loss"),
     ] {
         let message = message(PAPER, &[set]);
         assert!(message.starts_with(&format!("{key}: expected ")), "{set}: {message}");
         assert!(message.contains(", found "), "{message}");
     }
+}
+
+#[test]
+fn findings_teach_classifiers_only() {
+    let with = parse(PAPER, &["model.finding_loss=2"]).unwrap();
+    assert_eq!(with.model.densenet().unwrap().num_classes, 1 + Finding::COUNT);
+    assert_eq!(parse(PAPER, &[]).unwrap().model.densenet().unwrap().num_classes, 1);
+    let detector = ["model.architecture=retinanet_mini", "model.finding_loss=2"];
+    let text = message(&PAPER.replace("final_relu = false", ""), &detector);
+    assert!(text.starts_with("model.finding_loss: expected a DenseNet beside it"), "{text}");
 }
 
 #[test]

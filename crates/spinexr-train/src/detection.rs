@@ -22,7 +22,12 @@ impl Task for Detection {
         Some(config.retinanet()?.init_seeded(seed, device))
     }
 
-    fn loss(model: &RetinaNet, images: Tensor<4>, batch: &Batch) -> Vec<(&'static str, Tensor<1>)> {
+    fn loss(
+        model: &RetinaNet,
+        _config: &ModelConfig,
+        images: Tensor<4>,
+        batch: &Batch,
+    ) -> Vec<(&'static str, Tensor<1>)> {
         let output = model.forward(images);
         let targets: Vec<Vec<Target>> = batch
             .boxes

@@ -99,7 +99,17 @@ pub(crate) trait Task {
     fn init(config: &ModelConfig, seed: u64, device: &Device) -> Option<Self::Model>;
 
     /// Parts of the loss of a batch by name; they are summed. `images`: `[N, C, H, W]`, normalised.
-    fn loss(model: &Self::Model, images: Tensor<4>, batch: &Batch) -> Vec<(&'static str, Tensor<1>)>;
+    fn loss(
+        model: &Self::Model,
+        config: &ModelConfig,
+        images: Tensor<4>,
+        batch: &Batch,
+    ) -> Vec<(&'static str, Tensor<1>)>;
+
+    /// The weights that are kept for use: all of them, but for outputs that serve training alone.
+    fn kept(state: StateDict) -> StateDict {
+        state
+    }
 
     /// Figures on the validation films, the deciding one among them.
     fn evaluate(

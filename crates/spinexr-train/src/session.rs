@@ -97,7 +97,8 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             let batch = loader.next()?;
             image_ids.extend(batch.image_ids.iter().cloned());
             let images = images(&batch, &self.device.clone().autodiff());
-            let losses = T::loss(&self.model, self.experiment.model.normalisation.apply(images), &batch);
+            let config = &self.experiment.model;
+            let losses = T::loss(&self.model, config, config.normalisation.apply(images), &batch);
             for (name, value) in read_losses(&losses) {
                 if !value.is_finite() {
                     return Err(not_finite(number, format!("loss {name}"), value.to_string(), image_ids));
@@ -185,7 +186,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             Some((before, _)) => metric > before.metric,
         };
         if best {
-            self.best = Some((evaluation.clone(), weights::state_dict(&model)));
+            self.best = Some((evaluation.clone(), T::kept(weights::state_dict(&model))));
             self.write_best()?;
         }
         let name = format!("validation/{}", T::METRIC);
@@ -225,7 +226,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
 
     fn finish(mut self, state: RunState) -> Result<TrainOutcome, TrainError> {
         self.write_manifest(state)?;
-        let present = weights::state_dict(&self.evaluated_model());
+        let present = T::kept(weights::state_dict(&self.evaluated_model()));
         let final_weights_hash = weights_hash(&present);
         let (best, weights) = match self.best.take() {
             Some((best, weights)) => (Some(best), weights),

@@ -7,7 +7,7 @@ use crate::scene::{Layer, Paint, Scene, Tube};
 use crate::space::{Vec3, vec3};
 use crate::spine::{Spine, Vertebra};
 
-const SPUR: Paint = Paint::Bone { shell_mm: 0.9, end_mm: 0.9, core: 0.5 };
+const SPUR: Paint = Paint::Bone { shell_mm: 2.0, end_mm: 2.0, core: 0.9 };
 
 /// A beak on the rim that grows outwards and bends towards the disc, with a ridge to each side of it.
 pub(super) fn osteophyte(
@@ -37,13 +37,13 @@ pub(super) fn osteophyte(
         let out = v.frame.direction(vec3(cos, sin, 0.0));
         let axis = v.frame.z * up;
         let rim = v.rim(top, angle);
-        let thick = (1.5 + 0.17 * length) * (0.6 + 0.4 * size);
+        let thick = (1.7 + 0.2 * length) * (0.6 + 0.4 * size);
         let points = vec![
             (rim - out * (3.0 * s) - axis * (4.5 * s), thick * 0.9),
             (rim - out * (0.5 * s) - axis * (1.8 * s), thick),
             (rim + out * (0.45 * l) - axis * (0.6 * s), thick * 0.8),
             (rim + out * (0.85 * l) + axis * (hook * 0.35 * l), thick * 0.5),
-            (rim + out * l + axis * (hook * 0.75 * l), thick * 0.25),
+            (rim + out * l + axis * (hook * 0.75 * l), thick * 0.35),
         ];
         if k.abs() <= 2 {
             balls.extend(points[1..].iter().map(|&(p, r)| (p, r + 0.4)));

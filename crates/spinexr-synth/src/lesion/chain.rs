@@ -77,7 +77,7 @@ pub(super) fn slip(spine: &Spine, level: usize) -> Extent {
 }
 
 /// A band of packed bone under the sunken end plate.
-pub(super) fn collapse(scene: &mut Scene, spine: &Spine, level: usize, front: f32, middle: f32) -> Extent {
+pub(super) fn collapse(scene: &mut Scene, spine: &Spine, level: usize, middle: f32) -> Extent {
     let v = &spine.vertebrae[level];
     let s = v.half.y / 16.0;
     let band = Barrel {
@@ -91,6 +91,6 @@ pub(super) fn collapse(scene: &mut Scene, spine: &Spine, level: usize, front: f3
     scene.fill(Solid::Barrel(band), Layer::Cancellous, 0.22);
     let mut balls = rim(&v.frame, v.half, v.half.z, v.wedge, 1.4 * s);
     balls.extend(rim(&v.frame, v.half, -v.half.z, 0.0, 1.4 * s));
-    let lost = front.max(0.8 * middle);
-    (balls, if lost > 0.42 { Seen::Always } else { Seen::Along(v.frame.x, 0.6) })
+    // From the side always; sunken end plates show from the front too, a wedge does not.
+    (balls, if middle > 0.45 { Seen::Always } else { Seen::Along(v.frame.x, 0.8) })
 }

@@ -44,13 +44,13 @@ pub struct Args {
     #[arg(long, default_value_t = 2021)]
     seed: u64,
     /// Synthetic studies to train and validate on
-    #[arg(long, default_value_t = 400, value_name = "N")]
+    #[arg(long, default_value_t = 800, value_name = "N")]
     studies: usize,
     /// Synthetic studies to test on
     #[arg(long, default_value_t = 100, value_name = "N")]
     test_studies: usize,
     /// Height of a film, px
-    #[arg(long, default_value_t = 768, value_name = "PX", value_parser = clap::value_parser!(u32).range(256..=4096))]
+    #[arg(long, default_value_t = 640, value_name = "PX", value_parser = clap::value_parser!(u32).range(256..=4096))]
     size: u32,
     /// Training steps of every model, in place of the configurations'
     #[arg(long, value_name = "N")]
