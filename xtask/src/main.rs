@@ -80,7 +80,8 @@ fn demo_bundle() -> Result<()> {
             std::fs::write(&path, "").with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    cargo(&["run", "--release", "--package", "spinexr", "--", "demo", "--out", "target/demo-bundle"], &[])?;
+    // As the README runs it: naming the package would resolve other features and build the engine anew.
+    cargo(&["run", "--release", "--", "demo", "--out", "target/demo-bundle"], &[])?;
     for part in parts {
         let made = Path::new("target/demo-bundle/framework.spinexr").join(part);
         std::fs::copy(&made, target.join(part)).with_context(|| format!("copying {}", made.display()))?;

@@ -17,12 +17,14 @@ pub struct WholeFile {
 }
 
 impl WholeFile {
-    /// Begins a file that will be called `path`.
+    /// Begins a file that will be called `path`, in a folder that is made where it is missing.
     ///
     /// # Errors
-    /// When its folder is missing or refuses a new file.
+    /// When the folder cannot be made or refuses a new file.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = builder(0o666).tempfile_in(folder_of(path))?;
+        let folder = folder_of(path);
+        fs::create_dir_all(folder)?;
+        let file = builder(0o666).tempfile_in(folder)?;
         Ok(Self { path: path.to_owned(), writer: BufWriter::new(file) })
     }
 

@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, default_value_t = 800, value_name = "N")]
     studies: usize,
     /// Synthetic studies to test on
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 150, value_name = "N")]
     test_studies: usize,
     /// Height of a film, px
     #[arg(long, default_value_t = 640, value_name = "PX", value_parser = clap::value_parser!(u32).range(256..=4096))]

@@ -115,6 +115,16 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         eprintln!("{}", demo_bundle::WARNING);
     }
 
+    // Before any file is begun: films that may not be used leave no empty results behind.
+    let prepared = match &args.config {
+        Some(config) => {
+            let experiment = Experiment::load(config, &[]).map_err(usage)?;
+            let ready = ready_films(&experiment, &args.splits, &pipeline, global)?;
+            Some((experiment, ready))
+        }
+        None => None,
+    };
+
     let mut writers = vec![];
     if let Some(dir) = &args.output {
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
@@ -172,10 +182,8 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         ControlFlow::Continue(())
     };
 
-    let summary = match &args.config {
-        Some(config) => {
-            let experiment = Experiment::load(config, &[]).map_err(usage)?;
-            let ready = ready_films(&experiment, &args.splits, &pipeline, global)?;
+    let summary = match prepared {
+        Some((experiment, ready)) => {
             let summary = pipeline
                 .predict_prepared(&experiment.data.cache_dir, &ready.dataset.films, &mut on_film, &|p| {
                     bar.update(p)

@@ -75,6 +75,8 @@ fn a_stage_keeps_its_own_type() {
     }
     spinexr(dir.path()).arg("image").arg(a_film()).args(["-o", "a.png"]).assert().success();
     assert_eq!(&fs::read(dir.path().join("a.png")).unwrap()[..4], b"\x89PNG");
+    spinexr(dir.path()).arg("image").arg(a_film()).args(["-o", "new/folder/a.png"]).assert().success();
+    assert!(dir.path().join("new/folder/a.png").is_file());
     spinexr(dir.path()).arg("image").arg(a_film()).args(["-o", "a.bmp"]).assert().code(2);
 }
 
