@@ -26,6 +26,9 @@ Options:
   --tiny         Sizes that run in seconds, to try the command out; the ratios mean nothing
 ";
 
+/// Most processes that may have run in the last minute for a machine to count as quiet.
+const QUIET_LOAD: f64 = 0.5;
+
 /// How a case is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -137,6 +140,14 @@ pub fn run(args: &[String]) -> Result<()> {
         return Ok(());
     }
     let options = Options::parse(args)?;
+    // Looked at before the build, which is load itself.
+    let load = load_average(&std::fs::read_to_string("/proc/loadavg").unwrap_or_default());
+    if let Some(load) = load.filter(|load| *load > QUIET_LOAD) {
+        eprintln!(
+            "xtask: the machine is not quiet (load {load}), which PyTorch's threads were seen to suffer from more than \
+             ours: these figures are not for quoting"
+        );
+    }
     let target = PathBuf::from(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let work = target.join("bench-peers");
     std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
@@ -180,6 +191,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let document = json!({
         "command": command,
         "processor": processor(),
+        "load_before": load,
         "threads": options.threads,
         "tiny": options.tiny,
         "peers": versions,
@@ -289,6 +301,11 @@ fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{program} printed bytes that are not UTF-8"))
 }
 
+/// The first figure of `/proc/loadavg`: the mean number of running processes over a minute.
+fn load_average(text: &str) -> Option<f64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
 fn processor() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
@@ -311,6 +328,12 @@ mod tests {
         assert_eq!((options.rounds, options.threads, names), (3, 2, vec!["prepare", "cold-start"]));
         assert!(options.markdown && !options.tiny);
         assert_eq!(parse(&[]).unwrap().cases.len(), CASES.len());
+    }
+
+    #[test]
+    fn the_load_is_read() {
+        assert_eq!(load_average("2.42 3.37 3.13 3/179 4711\n"), Some(2.42));
+        assert_eq!(load_average(""), None);
     }
 
     #[test]
