@@ -1,5 +1,7 @@
 //! Developer commands: `cargo xtask check` is what CI runs and what a contributor runs before sending a change.
 
+mod bench_peers;
+
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
@@ -18,15 +20,17 @@ Commands:
   test    Only the README's test command
   walls   Only the check that crates depend on nothing but what ARCHITECTURE.md allows
   demo-bundle   Run the demo and put its bundle into bundles/demo.spinexr, which the program carries
+  bench-peers   Our benchmark and the Python stack in turn, and their ratios; --help tells its options
 
 Examples:
   cargo xtask check
   cargo xtask lint
+  cargo xtask bench-peers --rounds 3 --cases densenet121-infer-b1,prepare
 ";
 
 fn main() -> Result<()> {
-    let command = std::env::args().nth(1);
-    match command.as_deref() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
         Some("check") => {
             for step in [format, lint, walls, doc, test] {
                 step()?;
@@ -40,6 +44,7 @@ fn main() -> Result<()> {
         Some("test") => test(),
         Some("walls") => walls(),
         Some("demo-bundle") => demo_bundle(),
+        Some("bench-peers") => bench_peers::run(&args[1..]),
         Some("help" | "--help" | "-h") | None => {
             eprint!("{USAGE}");
             Ok(())
