@@ -148,7 +148,9 @@ mod tests {
         write(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(write(&dir.path().join("absent/a.bin"), b"x").is_err());
+        write(&dir.path().join("new/folder/a.bin"), b"x").unwrap();
+        assert_eq!(fs::read(dir.path().join("new/folder/a.bin")).unwrap(), b"x");
+        assert!(write(&path.join("below a file"), b"x").is_err());
     }
 
     #[test]

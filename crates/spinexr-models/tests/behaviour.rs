@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use spinexr_models::densenet::{DenseNet, DenseNetConfig};
+use spinexr_models::densenet::{DenseNet, DenseNetConfig, Pooling};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::retinanet::{DetectConfig, RetinaNet, RetinaNetConfig, Target};
 use spinexr_models::weights::{
@@ -177,7 +177,8 @@ fn images_of_any_size_can_be_searched() {
         let output = model.forward(Tensor::ones([1, 1, height, width], &device));
         let [_, a, k] = output.class_logits.dims();
         let places = height.next_multiple_of(32) * width.next_multiple_of(32) / 64;
-        assert_eq!((a, k), (9 * (places + places / 4 + places / 16), 7));
+        let at_a_place = model.config.anchors.per_location();
+        assert_eq!((a, k), (at_a_place * (places + places / 4 + places / 16), 7));
         assert_eq!(output.anchors.boxes.len(), a);
         let everything = DetectConfig { score_threshold: 0.0, ..DetectConfig::RETINANET };
         let found = model.detect(&output, &[(height as f32, width as f32)], &everything);
