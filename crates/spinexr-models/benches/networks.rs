@@ -4,9 +4,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, black_box};
-use spinexr_models::Architecture;
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::retinanet::{DetectConfig, Target};
+use spinexr_models::{Architecture, DenseNetInference};
 
 const FILMS: usize = 8;
 /// Height and width, px.
@@ -48,6 +48,17 @@ fn classifier_inference(bencher: Bencher, size: (usize, usize)) {
     let device = Device::flex();
     let model = Architecture::DensenetMiniA.build_classifier(1, 0, &device).expect("a classifier").valid();
     let x = images(FILMS, size, &device);
+    bencher.bench_local(|| black_box(model.forward(x.clone())));
+}
+
+/// DenseNet-121 at 224², prepared, as it is served.
+#[divan::bench(args = [1, 8], sample_count = 20, sample_size = 1)]
+fn densenet121_inference(bencher: Bencher, films: usize) {
+    let device = Device::flex();
+    let model = Architecture::Densenet121.build_classifier(1, 0, &device).expect("a classifier").valid();
+    let model = DenseNetInference::new(&model);
+    device.seed(1);
+    let x = Tensor::random([films, 3, 224, 224], Distribution::Normal(0.0, 1.0), &device);
     bencher.bench_local(|| black_box(model.forward(x.clone())));
 }
 

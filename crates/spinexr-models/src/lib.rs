@@ -5,12 +5,15 @@
 //! paths are PyTorch's state-dict names, so that [`weights`] can read torchvision's files and the golden tests
 //! can fill a network by name.
 //!
+//! `*_inference` are the same networks prepared for the CPU, where they are only run.
+//!
 //! Shape letters: N images, C channels, H and W pixels, A anchors, K classes.
 
 pub mod anchors;
 pub mod architecture;
 pub mod box_coder;
 pub mod densenet;
+pub mod densenet_inference;
 pub mod fpn;
 pub mod init;
 pub mod linear;
@@ -26,5 +29,6 @@ pub mod weights;
 
 pub use architecture::{Architecture, Task};
 pub use densenet::{DenseNet, DenseNetConfig};
+pub use densenet_inference::DenseNetInference;
 pub use normalisation::Normalisation;
 pub use retinanet::{DetectConfig, RawDetection, RetinaNet, RetinaNetConfig, RetinaNetOutput, Target};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
-use spinexr_models::densenet::{DenseNet, DenseNetConfig};
+use spinexr_models::densenet::{DenseNet, DenseNetConfig, Pooling};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::retinanet::{DetectConfig, RetinaNet, RetinaNetConfig, Target};
 use spinexr_models::weights::{

@@ -190,10 +190,8 @@ mod tests {
         let experiment = crate::Experiment::parse(text, std::path::Path::new("a.toml"), &[]).unwrap();
         let device = Device::flex();
         let model = Classification::init(&experiment.model, 1, &device).unwrap();
-        let films = batch(vec![
-            vec![],
-            vec![LabelledBox { class: 6, xyxy: BoxXyxy::new(1.0, 1.0, 30.0, 30.0) }],
-        ]);
+        let films =
+            batch(vec![vec![], vec![LabelledBox { class: 6, xyxy: BoxXyxy::new(1.0, 1.0, 30.0, 30.0) }]]);
         let parts = |config: &ModelConfig, model: &DenseNet| -> Vec<(&str, f32)> {
             Classification::loss(model, config, images(&films, &device), &films)
                 .into_iter()

@@ -162,7 +162,8 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             steps: self.step,
             best: best.map(|(evaluation, _)| evaluation.clone()),
             weights_hash: best.filter(|_| over).map(|(_, weights)| weights_hash(weights)),
-            final_weights_hash: over.then(|| weights_hash(&T::kept(weights::state_dict(&self.evaluated_model())))),
+            final_weights_hash: over
+                .then(|| weights_hash(&T::kept(weights::state_dict(&self.evaluated_model())))),
         };
         manifest.write(&self.run)
     }

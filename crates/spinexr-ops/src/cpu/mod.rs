@@ -11,3 +11,4 @@ pub(crate) mod planes;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod simd;
+pub(crate) mod winograd;

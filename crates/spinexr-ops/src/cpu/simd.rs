@@ -56,6 +56,48 @@ pub(crate) trait Vector: Copy {
     unsafe fn sum(self) -> f32;
 }
 
+/// Code that is compiled once for each instruction set; [`Isa::run`] picks the one to run. Whoever builds a
+/// kernel has checked every bound it relies on.
+pub(crate) trait Kernel {
+    /// Must be `#[inline(always)]`, so that it is compiled with the instructions of `V`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`.
+    unsafe fn run<V: Vector>(self);
+}
+
+impl Isa {
+    /// Run `kernel` on this instruction set.
+    #[inline]
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        // SAFETY: an `Isa` other than `Portable` is only handed out where the CPU has it
+        // (`Isa::available`), and `Portable` needs nothing.
+        unsafe {
+            match self {
+                Isa::Portable => kernel.run::<Portable>(),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => run_avx2(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => run_avx512(kernel),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2(kernel: impl Kernel) {
+    // SAFETY: the caller's contract is this function's.
+    unsafe { kernel.run::<Avx2>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn run_avx512(kernel: impl Kernel) {
+    // SAFETY: the caller's contract is this function's.
+    unsafe { kernel.run::<Avx512>() }
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; 8]);
 
