@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, black_box};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::retinanet::{DetectConfig, Target};
-use spinexr_models::{Architecture, DenseNetInference};
+use spinexr_models::{Architecture, DenseNetInference, RetinaNetInference};
 
 const FILMS: usize = 8;
 /// Height and width, px.
@@ -93,5 +93,18 @@ fn detector_inference(bencher: Bencher, size: (usize, usize)) {
     bencher.bench_local(|| {
         let output = model.forward(x.clone());
         black_box(model.detect(&output, &sizes, &DetectConfig::RETINANET));
+    });
+}
+
+/// RetinaNet-ResNet-50-FPN on one film of 800×1216, prepared, as it is served, boxes included.
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn retinanet_resnet50_inference(bencher: Bencher) {
+    let device = Device::flex();
+    let model = Architecture::RetinanetResnet50.build_detector(7, 0, &device).expect("a detector").valid();
+    let model = RetinaNetInference::new(&model);
+    device.seed(1);
+    let x = Tensor::random([1, 3, 800, 1216], Distribution::Normal(0.0, 1.0), &device);
+    bencher.bench_local(|| {
+        black_box(model.forward(x.clone()).detect(&[(800.0, 1216.0)], &DetectConfig::RETINANET))
     });
 }

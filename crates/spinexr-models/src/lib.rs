@@ -21,9 +21,11 @@ pub mod losses;
 pub mod matcher;
 pub mod normalisation;
 pub mod resnet;
+mod resnet_inference;
 pub mod retinanet;
 pub mod retinanet_detect;
 pub mod retinanet_head;
+pub mod retinanet_inference;
 pub mod retinanet_loss;
 pub mod weights;
 
@@ -32,3 +34,4 @@ pub use densenet::{DenseNet, DenseNetConfig};
 pub use densenet_inference::DenseNetInference;
 pub use normalisation::Normalisation;
 pub use retinanet::{DetectConfig, RawDetection, RetinaNet, RetinaNetConfig, RetinaNetOutput, Target};
+pub use retinanet_inference::RetinaNetInference;
