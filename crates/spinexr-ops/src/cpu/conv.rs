@@ -198,7 +198,7 @@ impl ShiftedSum<'_> {
         channel_block: usize,
         source: Films<'_>,
         scratch: &'s mut Scratch,
-    ) -> &'s mut [f32] {
+    ) -> &'s [f32] {
         let Self { isa, shifts, channels, .. } = *self;
         let Part { film, group, tile, layout } = part;
         let weight = &self.weights[group];
@@ -227,7 +227,7 @@ impl ShiftedSum<'_> {
                 (first == 0).then_some(bias),
             );
         }
-        &mut scratch.target[..sums]
+        &scratch.target[..sums]
     }
 }
 

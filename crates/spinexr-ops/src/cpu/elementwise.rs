@@ -4,8 +4,6 @@ use core::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::simd::{Isa, Kernel, Vector};
-
 /// Values a task handles: 64 KiB, so that a small tensor is not spread over threads.
 const CHUNK: usize = 16 << 10;
 
@@ -104,65 +102,4 @@ pub(crate) fn add_relu_in_place(a: &mut [f32], b: &[f32]) {
             *a = if sum <= 0.0 { 0.0 } else { sum };
         }
     });
-}
-
-fn positive(x: f32) -> f32 {
-    if x <= 0.0 { 0.0 } else { x }
-}
-
-/// A loop over values, compiled for each instruction set.
-struct Map<'a, F>(&'a mut [f32], F);
-
-impl<F: Fn(f32) -> f32> Kernel for Map<'_, F> {
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        // Blocks of fixed size: rows are short, and the compiler's own loop starts at 64 values.
-        let (blocks, rest) = self.0.as_chunks_mut::<LANES>();
-        for block in blocks {
-            for value in block {
-                *value = self.1(*value);
-            }
-        }
-        for value in rest {
-            *value = self.1(*value);
-        }
-    }
-}
-
-/// A loop over values and others beside them, compiled for each instruction set.
-struct MapWith<'a, F>(&'a mut [f32], &'a [f32], F);
-
-impl<F: Fn(f32, f32) -> f32> Kernel for MapWith<'_, F> {
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        let ((blocks, rest), (others, other_rest)) =
-            (self.0.as_chunks_mut::<LANES>(), self.1.as_chunks::<LANES>());
-        for (block, other) in blocks.iter_mut().zip(others) {
-            for (value, other) in block.iter_mut().zip(other) {
-                *value = self.2(*value, *other);
-            }
-        }
-        for (value, other) in rest.iter_mut().zip(other_rest) {
-            *value = self.2(*value, *other);
-        }
-    }
-}
-
-/// `max(x, 0)` of a short row, on this thread.
-pub(crate) fn relu_row(isa: Isa, values: &mut [f32]) {
-    isa.run(Map(values, positive));
-}
-
-/// `max(x * scale + shift, 0)` of a short row, on this thread.
-pub(crate) fn affine_relu_row(isa: Isa, values: &mut [f32], scale: f32, shift: f32) {
-    isa.run(Map(values, |x| positive(x * scale + shift)));
-}
-
-/// `x + other`, then ReLU if asked for, of a short row, on this thread.
-pub(crate) fn add_row(isa: Isa, values: &mut [f32], other: &[f32], relu: bool) {
-    if relu {
-        isa.run(MapWith(values, other, |x, y| positive(x + y)));
-    } else {
-        isa.run(MapWith(values, other, |x, y| x + y));
-    }
 }

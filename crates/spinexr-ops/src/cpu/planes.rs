@@ -3,8 +3,8 @@
 use core::mem::MaybeUninit;
 
 use super::conv::Before;
-use super::elementwise::{add_row, affine_relu_row, relu_row};
 use super::geometry::{Layout, Shifts, Tile};
+use super::row;
 use super::simd::Isa;
 
 /// Pack every phase of `channels` source planes into `buffer`, zero-padded.
@@ -51,17 +51,23 @@ pub(crate) fn pack_source(
                 row[..zeros].fill(0.0);
                 let (values, after) = row[zeros..].split_at_mut(count);
                 if step_x == 1 {
-                    values.copy_from_slice(&line[from..from + count]);
+                    let line = &line[from..from + count];
+                    match affine {
+                        Some((scale, shift)) => row::affine_relu(isa, line, scale, shift, values),
+                        None => values.copy_from_slice(line),
+                    }
                 } else if count > 0 {
                     let line = &line[phase_x + from * step_x..];
                     for (value, pixel) in values.iter_mut().zip(line.iter().step_by(step_x)) {
-                        *value = *pixel;
+                        *value = match affine {
+                            // Not `max`: a NaN stays one.
+                            Some((scale, shift)) if *pixel * scale + shift <= 0.0 => 0.0,
+                            Some((scale, shift)) => *pixel * scale + shift,
+                            None => *pixel,
+                        };
                     }
                 }
                 after.fill(0.0);
-                if let Some((scale, shift)) = affine {
-                    affine_relu_row(isa, values, scale, shift);
-                }
             }
         }
     }
@@ -178,14 +184,11 @@ pub(crate) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Finish `values`, which belong `at` this place of the film and after it.
+    /// Finish `values` into `to`; they belong `at` this place of the film and after it.
     #[inline]
-    pub(crate) fn row(&self, isa: Isa, values: &mut [f32], at: usize) {
-        match (self.residual, self.relu) {
-            (None, false) => {}
-            (None, true) => relu_row(isa, values),
-            (Some(residual), relu) => add_row(isa, values, &residual[at..][..values.len()], relu),
-        }
+    pub(crate) fn row(&self, isa: Isa, values: &[f32], at: usize, to: &mut [MaybeUninit<f32>]) {
+        let residual = self.residual.map(|residual| &residual[at..][..values.len()]);
+        row::finish(isa, values, residual, self.relu, to);
     }
 }
 
@@ -200,7 +203,7 @@ pub(crate) unsafe fn unpack_target(
     shifts: &Shifts,
     tile: &Tile,
     layout: &Layout,
-    sums: &mut [f32],
+    sums: &[f32],
     finish: Finish<'_>,
     out: SharedOut,
     film: usize,
@@ -209,15 +212,20 @@ pub(crate) unsafe fn unpack_target(
     let [height, width] = shifts.target;
     let [step_y, step_x] = shifts.target_stride;
     let [offset_y, offset_x] = shifts.target_offset;
-    for (c, plane) in sums.chunks_exact_mut(layout.positions).enumerate() {
+    for (c, plane) in sums.chunks_exact(layout.positions).enumerate() {
         for r in 0..tile.rows {
             let y = (tile.row + r) * step_y + offset_y;
             let x = tile.col * step_x + offset_x;
-            let values = &mut plane[r * layout.pitch..][..tile.cols];
+            let values = &plane[r * layout.pitch..][..tile.cols];
             let at = first + (c * height + y) * width + x;
-            finish.row(isa, values, at); // only where `step_x` is 1: gradients are not finished
             // SAFETY: the caller's contract.
-            unsafe { out.write(film + at, step_x, values) };
+            unsafe {
+                if step_x == 1 {
+                    finish.row(isa, values, at, out.part(film + at, values.len()));
+                } else {
+                    out.write(film + at, step_x, values); // a gradient, which nothing follows
+                }
+            }
         }
     }
 }

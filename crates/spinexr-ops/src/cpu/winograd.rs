@@ -10,9 +10,9 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::conv::{After, Before, Films};
-use super::elementwise::affine_relu_row;
 use super::planes::{Finish, SharedOut};
 use super::product::{POSITION_STEP, PackedWeight, accumulate};
+use super::row;
 use super::simd::{Isa, Kernel, Vector};
 
 /// The two pairs of points, ±A and ±B.
@@ -212,10 +212,12 @@ fn transform_inputs<R: Iterator<Item = Run>>(
                 }
                 let line = at_least(&mut scratch.line, columns);
                 line[..zeros].fill(0.0);
-                line[zeros..][..count].copy_from_slice(&plane[y as usize * width + from..][..count]);
                 line[zeros + count..].fill(0.0);
-                if let Some((scale, shift)) = affine {
-                    affine_relu_row(weight.isa, &mut line[zeros..][..count], scale, shift);
+                let (pixels, inside) =
+                    (&plane[y as usize * width + from..][..count], &mut line[zeros..][..count]);
+                match affine {
+                    Some((scale, shift)) => row::affine_relu(weight.isa, pixels, scale, shift, inside),
+                    None => inside.copy_from_slice(pixels),
                 }
                 spread(line, targets, positions, run.at, run.count);
             }
@@ -282,10 +284,10 @@ fn transform_outputs<R: Iterator<Item = Run>>(
                 let rows = &tiles[i * OUT * positions..][..OUT * positions];
                 collect(rows, line, positions, run.at);
                 let at = (channel * height + run.row * OUT + i) * width + x;
-                finish.row(weight.isa, &mut line[..count], at);
                 // SAFETY: `out` is borrowed by `forward`'s caller, which waits for all tasks; a tile is in
                 // one task, and tiles do not overlap.
-                unsafe { out.write(run.film * out_stride + at, 1, &line[..count]) };
+                let to = unsafe { out.part(run.film * out_stride + at, count) };
+                finish.row(weight.isa, &line[..count], at, to);
             }
         }
     }

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use super::{Affine, Maps, MapsMut, MapsRef};
-use crate::cpu::elementwise::{add_row, affine_relu_row, sum};
+use crate::cpu::elementwise::sum;
 use crate::cpu::planes::SharedOut;
 use crate::cpu::pool::{Windows, largest, nearest_sources};
+use crate::cpu::row::affine_relu;
 use crate::cpu::simd::Isa;
 use crate::pool::MaxPool2dOptions;
 
@@ -58,12 +59,11 @@ pub fn avg_pool_2x2(x: MapsRef<'_>, norm: &Affine, out: MapsMut<'_>) {
         let mut rows = vec![0.0; 2 * w];
         let pairs = x.plane(film, channel).chunks_exact(2 * w);
         for (out, pair) in plane.chunks_exact_mut(w / 2).zip(pairs) {
-            rows.copy_from_slice(pair);
-            affine_relu_row(isa, &mut rows, scale, shift);
-            let (upper, lower) = rows.split_at_mut(w);
-            add_row(isa, upper, lower, false);
-            for (out, [a, b]) in out.iter_mut().zip(upper.as_chunks::<2>().0) {
-                *out = (a + b) * 0.25;
+            affine_relu(isa, pair, scale, shift, &mut rows);
+            let (upper, lower) = rows.split_at(w);
+            let pixels = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+            for (out, ([a, b], [c, d])) in out.iter_mut().zip(pixels) {
+                *out = (a + b + c + d) * 0.25;
             }
         }
     });
