@@ -7,7 +7,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::{BoxXyxy, Detection, Finding};
 use spinexr_data::PreparedFilm;
 use spinexr_models::weights::{self, StateDict, Strictness};
-use spinexr_models::{DenseNet, DenseNetConfig, RetinaNet, RetinaNetConfig};
+use spinexr_models::{
+    DenseNet, DenseNetConfig, DenseNetInference, RetinaNet, RetinaNetConfig, RetinaNetInference,
+    RetinaNetOutput,
+};
 
 /// A model, ready to run.
 #[derive(Debug)]
@@ -18,8 +21,54 @@ pub struct LoadedModel {
 
 #[derive(Debug)]
 enum Network {
-    Classifier(Box<DenseNet>),
-    Detector { network: Box<RetinaNet>, findings: Vec<Finding> },
+    Classifier(Classifier),
+    Detector { network: Detector, findings: Vec<Finding> },
+}
+
+/// A classifier where it runs: prepared on the CPU, as the engine's module elsewhere.
+#[derive(Debug)]
+enum Classifier {
+    Prepared(Box<DenseNetInference>),
+    Module(Box<DenseNet>),
+}
+
+/// A detector where it runs, as [`Classifier`].
+#[derive(Debug)]
+enum Detector {
+    Prepared(Box<RetinaNetInference>),
+    Module(Box<RetinaNet>),
+}
+
+impl Classifier {
+    fn new(network: DenseNet, device: &Device) -> Self {
+        match *device == Device::flex() {
+            true => Self::Prepared(Box::new(DenseNetInference::new(&network))),
+            false => Self::Module(Box::new(network)),
+        }
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        match self {
+            Self::Prepared(network) => network.forward(images),
+            Self::Module(network) => network.forward(images),
+        }
+    }
+}
+
+impl Detector {
+    fn new(network: RetinaNet, device: &Device) -> Self {
+        match *device == Device::flex() {
+            true => Self::Prepared(Box::new(RetinaNetInference::new(&network))),
+            false => Self::Module(Box::new(network)),
+        }
+    }
+
+    fn forward(&self, images: Tensor<4>) -> RetinaNetOutput {
+        match self {
+            Self::Prepared(network) => network.forward(images),
+            Self::Module(network) => network.forward(images),
+        }
+    }
 }
 
 /// What a model says of one film.
@@ -86,7 +135,7 @@ impl LoadedModel {
             .with_final_relu(final_relu);
         let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
             .map_err(|e| wrong_weights(spec, &e))?;
-        Ok(Network::Classifier(Box::new(network)))
+        Ok(Network::Classifier(Classifier::new(network, device)))
     }
 
     fn detector(
@@ -100,7 +149,7 @@ impl LoadedModel {
         config.backbone.in_channels = spec.in_channels;
         let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
             .map_err(|e| wrong_weights(spec, &e))?;
-        Ok(Network::Detector { network: Box::new(network), findings })
+        Ok(Network::Detector { network: Detector::new(network, device), findings })
     }
 
     /// What the bundle says of the model.
@@ -145,7 +194,7 @@ impl LoadedModel {
                     .map(|film| film.content_px())
                     .map(|(height, width)| (height as f32, width as f32))
                     .collect();
-                let raw = network.detect(&output, &sizes, &detect);
+                let raw = output.detect(&sizes, &detect);
                 raw.into_iter()
                     .zip(films)
                     .zip(logits_finite.into_iter().zip(deltas_finite))

@@ -4,9 +4,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, black_box};
-use spinexr_models::Architecture;
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::retinanet::{DetectConfig, Target};
+use spinexr_models::{Architecture, DenseNetInference, RetinaNetInference};
 
 const FILMS: usize = 8;
 /// Height and width, px.
@@ -51,6 +51,17 @@ fn classifier_inference(bencher: Bencher, size: (usize, usize)) {
     bencher.bench_local(|| black_box(model.forward(x.clone())));
 }
 
+/// DenseNet-121 at 224², prepared, as it is served.
+#[divan::bench(args = [1, 8], sample_count = 20, sample_size = 1)]
+fn densenet121_inference(bencher: Bencher, films: usize) {
+    let device = Device::flex();
+    let model = Architecture::Densenet121.build_classifier(1, 0, &device).expect("a classifier").valid();
+    let model = DenseNetInference::new(&model);
+    device.seed(1);
+    let x = Tensor::random([films, 3, 224, 224], Distribution::Normal(0.0, 1.0), &device);
+    bencher.bench_local(|| black_box(model.forward(x.clone())));
+}
+
 fn boxes() -> Vec<Vec<Target>> {
     let film = |i: usize| {
         let at = |j: usize| Target {
@@ -82,5 +93,18 @@ fn detector_inference(bencher: Bencher, size: (usize, usize)) {
     bencher.bench_local(|| {
         let output = model.forward(x.clone());
         black_box(model.detect(&output, &sizes, &DetectConfig::RETINANET));
+    });
+}
+
+/// RetinaNet-ResNet-50-FPN on one film of 800×1216, prepared, as it is served, boxes included.
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn retinanet_resnet50_inference(bencher: Bencher) {
+    let device = Device::flex();
+    let model = Architecture::RetinanetResnet50.build_detector(7, 0, &device).expect("a detector").valid();
+    let model = RetinaNetInference::new(&model);
+    device.seed(1);
+    let x = Tensor::random([1, 3, 800, 1216], Distribution::Normal(0.0, 1.0), &device);
+    bencher.bench_local(|| {
+        black_box(model.forward(x.clone()).detect(&[(800.0, 1216.0)], &DetectConfig::RETINANET))
     });
 }

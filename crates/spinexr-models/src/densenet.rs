@@ -114,6 +114,14 @@ impl DenseNetConfig {
     /// Smallest height and width of an image that leaves a pixel in every map.
     pub const MIN_INPUT_PX: usize = 29;
 
+    pub(crate) fn check_input(height: usize, width: usize) {
+        assert!(
+            height.min(width) >= Self::MIN_INPUT_PX,
+            "a DenseNet needs at least {0}×{0} px, found {height}×{width}",
+            Self::MIN_INPUT_PX
+        );
+    }
+
     /// The network with weights drawn from seed 0; see [`DenseNetConfig::init_seeded`].
     pub fn init(&self, device: &Device) -> DenseNet {
         self.init_seeded(0, device)
@@ -287,11 +295,7 @@ impl Features {
     /// When the image is smaller than [`DenseNetConfig::MIN_INPUT_PX`].
     pub fn forward(&self, x: Tensor<4>, mut seen: impl FnMut(&str, &Tensor<4>)) -> Tensor<4> {
         let [_, _, height, width] = x.dims();
-        assert!(
-            height.min(width) >= DenseNetConfig::MIN_INPUT_PX,
-            "a DenseNet needs at least {0}×{0} px, found {height}×{width}",
-            DenseNetConfig::MIN_INPUT_PX
-        );
+        DenseNetConfig::check_input(height, width);
         let x = self.conv0.forward(x);
         seen("conv0", &x);
         let mut x = max_pool2d(self.norm0.forward_relu(x), [3, 3], [2, 2], [1, 1]);

@@ -5,12 +5,15 @@
 //! paths are PyTorch's state-dict names, so that [`weights`] can read torchvision's files and the golden tests
 //! can fill a network by name.
 //!
+//! `*_inference` are the same networks prepared for the CPU, where they are only run.
+//!
 //! Shape letters: N images, C channels, H and W pixels, A anchors, K classes.
 
 pub mod anchors;
 pub mod architecture;
 pub mod box_coder;
 pub mod densenet;
+pub mod densenet_inference;
 pub mod fpn;
 pub mod init;
 pub mod linear;
@@ -18,13 +21,17 @@ pub mod losses;
 pub mod matcher;
 pub mod normalisation;
 pub mod resnet;
+mod resnet_inference;
 pub mod retinanet;
 pub mod retinanet_detect;
 pub mod retinanet_head;
+pub mod retinanet_inference;
 pub mod retinanet_loss;
 pub mod weights;
 
 pub use architecture::{Architecture, Task};
 pub use densenet::{DenseNet, DenseNetConfig};
+pub use densenet_inference::DenseNetInference;
 pub use normalisation::Normalisation;
 pub use retinanet::{DetectConfig, RawDetection, RetinaNet, RetinaNetConfig, RetinaNetOutput, Target};
+pub use retinanet_inference::RetinaNetInference;

@@ -203,19 +203,24 @@ pub struct RetinaNetOutput {
 /// Images are padded at the bottom and the right to a multiple of this, as torchvision does.
 const SIZE_DIVISOR: usize = 32;
 
+// x: [N, C, H, W] -> the same with zeros at the bottom and the right, up to a multiple of SIZE_DIVISOR
+pub(crate) fn padded_input(x: Tensor<4>) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let padded = (height.next_multiple_of(SIZE_DIVISOR), width.next_multiple_of(SIZE_DIVISOR));
+    if padded == (height, width) {
+        return x;
+    }
+    x.pad((0, padded.1 - width, 0, padded.0 - height), PadMode::Constant(0.0))
+}
+
 impl RetinaNet {
     /// Logits and offsets for every anchor.
     ///
     /// # Shapes
     /// `x`: `[N, C, H, W]`, normalised, any H and W from 1 (zeros are added up to a multiple of 32)
     pub fn forward(&self, x: Tensor<4>) -> RetinaNetOutput {
+        let x = padded_input(x);
         let [_, _, height, width] = x.dims();
-        let padded = (height.next_multiple_of(SIZE_DIVISOR), width.next_multiple_of(SIZE_DIVISOR));
-        let x = if padded == (height, width) {
-            x
-        } else {
-            x.pad((0, padded.1 - width, 0, padded.0 - height), PadMode::Constant(0.0))
-        };
         let maps = self.pyramid(x);
         let sizes: Vec<(usize, usize)> = maps
             .iter()
@@ -225,7 +230,7 @@ impl RetinaNet {
             })
             .collect();
         let (class_logits, box_deltas) = self.head.forward(&maps);
-        let anchors = self.config.anchors.generate(padded, &sizes);
+        let anchors = self.config.anchors.generate((height, width), &sizes);
         RetinaNetOutput { class_logits, box_deltas, anchors }
     }
 

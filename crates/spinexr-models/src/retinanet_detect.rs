@@ -46,9 +46,7 @@ pub struct RawDetection {
 }
 
 impl RetinaNet {
-    /// The detections of each image, best first.
-    ///
-    /// `input_sizes`: height and width of each image in input pixels, without padding; boxes are clipped to it.
+    /// As [`RetinaNetOutput::detect`].
     ///
     /// # Panics
     /// When there is not one size for each image.
@@ -58,15 +56,27 @@ impl RetinaNet {
         input_sizes: &[(f32, f32)],
         config: &DetectConfig,
     ) -> Vec<Vec<RawDetection>> {
-        let [n, a, k] = output.class_logits.dims();
+        output.detect(input_sizes, config)
+    }
+}
+
+impl RetinaNetOutput {
+    /// The detections of each image, best first.
+    ///
+    /// `input_sizes`: height and width of each image in input pixels, without padding; boxes are clipped to it.
+    ///
+    /// # Panics
+    /// When there is not one size for each image.
+    pub fn detect(&self, input_sizes: &[(f32, f32)], config: &DetectConfig) -> Vec<Vec<RawDetection>> {
+        let [n, a, k] = self.class_logits.dims();
         assert_eq!(input_sizes.len(), n, "one size for each of {n} images");
         let read = |tensor: burn::tensor::Tensor<3>| {
             tensor
                 .try_into_vec_as::<f32>()
                 .expect("the network's output is a float tensor that can be read back")
         };
-        let logits = read(output.class_logits.clone());
-        let deltas = read(output.box_deltas.clone());
+        let logits = read(self.class_logits.clone());
+        let deltas = read(self.box_deltas.clone());
         if a == 0 || k == 0 {
             return vec![Vec::new(); n];
         }
@@ -74,7 +84,7 @@ impl RetinaNet {
             .par_chunks(a * k)
             .zip(deltas.par_chunks(a * 4))
             .zip(input_sizes)
-            .map(|((logits, deltas), &size)| detect_one(logits, deltas, k, &output.anchors, size, config))
+            .map(|((logits, deltas), &size)| detect_one(logits, deltas, k, &self.anchors, size, config))
             .collect()
     }
 }

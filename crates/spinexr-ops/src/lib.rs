@@ -6,6 +6,7 @@
 //!
 //! # Code map
 //! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`]: what a model uses.
+//! - [`inference`]: layers of a network that is only run, without tensors.
 //! - [`allocation`]: one call at the start of a program that trains.
 //! - `backend`: the operations as a backend extension, with the backward steps.
 //! - `cpu`: the CPU kernels, over plain slices.
@@ -17,6 +18,7 @@ mod backend;
 pub mod batch_norm;
 pub mod conv2d;
 mod cpu;
+pub mod inference;
 pub mod pool;
 mod running_stat;
 pub mod upsample;

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::BoxXyxy;
-use spinexr_models::retinanet::{DetectConfig, RetinaNetConfig, Target};
+use spinexr_models::RetinaNetInference;
+use spinexr_models::retinanet::{DetectConfig, RetinaNetConfig, RetinaNetOutput, Target};
 
 use crate::case::Case;
 use crate::case::Gradient;
@@ -56,7 +57,11 @@ fn outputs_and_detections() {
     for (name, map) in ["0", "1", "2", "p6", "p7"].iter().zip(model.pyramid(x.clone())) {
         case.check(&format!("eval/fpn_{name}"), &map);
     }
-    let output = model.forward(x);
+    check_output(&case, model.forward(x.clone()));
+    check_output(&case, RetinaNetInference::new(&model).forward(x));
+}
+
+fn check_output(case: &Case, output: RetinaNetOutput) {
     let anchors: Vec<f32> = output.anchors.boxes.iter().flat_map(|b| <[f32; 4]>::from(*b)).collect();
     let wanted = case.stored_f32("eval/anchors");
     assert_eq!(anchors.len(), wanted.len());
@@ -72,7 +77,7 @@ fn outputs_and_detections() {
         nms_iou: number("nms_thresh") as f32,
         max_detections: number("detections_per_img") as usize,
     };
-    let found = model.detect(&output, &[(128.0, 160.0); 2], &detect);
+    let found = output.detect(&[(128.0, 160.0); 2], &detect);
     for (tag, found) in ["a", "b"].iter().zip(found) {
         let stored = |part: &str| case.stored_f32(&format!("detections_{tag}/{part}"));
         let (boxes, scores, labels) = (stored("boxes"), stored("scores"), stored("labels"));

@@ -8,8 +8,8 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::geometry::{ConvShape, Shifts, Tile};
-use super::planes::{SharedOut, pack_source, pack_target, unpack_target};
+use super::geometry::{ConvShape, Layout, Shifts, Tile};
+use super::planes::{Finish, SharedOut, pack_source, pack_target, unpack_target};
 use super::product::{POSITION_STEP, PackedWeight, accumulate, accumulate_weight_grad};
 use super::simd::Isa;
 
@@ -62,7 +62,12 @@ pub(crate) fn forward(
         .chunks_exact(o * i * taps)
         .map(|w| PackedWeight::new(isa, o, i * taps, |row, k| w[row * i * taps + k]))
         .collect();
-    sum_shifts(&shape, &shifts, &packed, x, i, bias, out);
+    let after = After { bias, ..After::default() };
+    ShiftedSum { isa, shifts: &shifts, weights: &packed, n: shape.n, channels: i, before: None, after }.run(
+        x,
+        SharedOut::new(out),
+        shape.groups * o * shape.output[0] * shape.output[1],
+    );
 }
 
 /// Gradient for the input: `out` is `[n, groups * i, h, w]`, `dy` `[n, groups * o, oh, ow]`.
@@ -91,62 +96,139 @@ pub(crate) fn input_grad(
                 })
             })
             .collect();
-        sum_shifts(&shape, &shifts, &packed, dy, o, None, out);
+        let after = After::default();
+        ShiftedSum { isa, shifts: &shifts, weights: &packed, n: shape.n, channels: o, before: None, after }
+            .run(dy, SharedOut::new(out), shape.groups * i * shape.input[0] * shape.input[1]);
     }
 }
 
-/// Sum shifted planes of `source` (`channels` a group) into `out`, weighted. Writes every pixel of the
-/// shifts' rows and columns, in every plane.
-fn sum_shifts(
-    shape: &ConvShape,
-    shifts: &Shifts,
-    weights: &[PackedWeight],
-    source: Films<'_>,
-    channels: usize,
-    bias: Option<&[f32]>,
-    out: &mut [MaybeUninit<f32>],
-) {
-    let targets = weights.first().map_or(0, PackedWeight::rows);
-    let tiling = shifts.tiling(channels, SOURCE_BUDGET, targets, TARGET_BUDGET);
-    let tiles = shifts.tiles(&tiling);
-    let source_plane = shifts.source[0] * shifts.source[1];
-    let target_plane = shifts.target[0] * shifts.target[1];
-    let out = SharedOut::new(out);
-    let tasks = shape.n * shape.groups * tiles.len();
-    (0..tasks).into_par_iter().for_each(|task| {
-        let (film, rest) = (task / (shape.groups * tiles.len()), task % (shape.groups * tiles.len()));
-        let (group, tile) = (rest / tiles.len(), &tiles[rest % tiles.len()]);
-        let weight = &weights[group];
-        let bias = bias.map(|bias| &bias[group * targets..][..targets]);
-        let layout = shifts.layout(tile, POSITION_STEP);
-        let tap_offsets = shifts.tap_offsets(&layout);
-        SCRATCH.with_borrow_mut(|scratch| {
-            let sums = targets * layout.positions;
-            if scratch.target.len() < sums {
-                scratch.target.resize(sums, 0.0);
-            }
-            for first in (0..channels).step_by(tiling.channel_block) {
-                let count = tiling.channel_block.min(channels - first);
-                let at = (group * channels + first) * source_plane;
-                let planes = source.part(film, at, count * source_plane);
-                pack_source(shifts, tile, &layout, planes, count, &mut scratch.source);
-                channel_offsets(&mut scratch.offsets, &tap_offsets, shifts, layout.plane, count);
-                accumulate(
-                    weight,
-                    first * tap_offsets.len(),
-                    &scratch.source,
-                    &scratch.offsets,
-                    &mut scratch.target[..sums],
-                    layout.positions,
-                    (first == 0).then_some(bias),
-                );
-            }
-            let at = (film * shape.groups + group) * targets * target_plane;
-            // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; tasks write
-            // different films, groups or tiles, and tiles do not overlap.
-            unsafe { unpack_target(shifts, tile, &layout, &scratch.target[..sums], targets, out, at) };
+/// What is done to source values before they are used: `max(x * scale + shift, 0)` by channel. Zeros of the
+/// padding stay zeros.
+#[derive(Clone, Copy)]
+pub(crate) struct Before<'a> {
+    pub scale: &'a [f32],
+    pub shift: &'a [f32],
+}
+
+impl<'a> Before<'a> {
+    /// Of `count` channels from `first`.
+    pub(crate) fn channels(&self, first: usize, count: usize) -> Self {
+        Self { scale: &self.scale[first..][..count], shift: &self.shift[first..][..count] }
+    }
+}
+
+/// What is done to sums before they are written.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct After<'a> {
+    /// Added to each output channel.
+    pub bias: Option<&'a [f32]>,
+    /// Added to each value; of the output's shape.
+    pub residual: Option<Films<'a>>,
+    /// Whether a ReLU comes last.
+    pub relu: bool,
+}
+
+/// A sum of shifted planes over a batch: `channels` source planes a group, weighted.
+pub(crate) struct ShiftedSum<'a> {
+    pub isa: Isa,
+    pub shifts: &'a Shifts,
+    /// One for each group.
+    pub weights: &'a [PackedWeight],
+    pub n: usize,
+    pub channels: usize,
+    pub before: Option<Before<'a>>,
+    pub after: After<'a>,
+}
+
+/// What one task of a [`ShiftedSum`] computes.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    film: usize,
+    group: usize,
+    tile: &'a Tile,
+    layout: &'a Layout,
+}
+
+impl ShiftedSum<'_> {
+    /// Writes every pixel of the shifts' rows and columns, in every plane of `out`, whose films lie
+    /// `out_stride` apart.
+    pub(crate) fn run(&self, source: Films<'_>, out: SharedOut, out_stride: usize) {
+        let Self { shifts, weights, n, channels, after, .. } = *self;
+        let groups = weights.len();
+        let targets = weights.first().map_or(0, PackedWeight::rows);
+        let tiling =
+            shifts.tiling(channels, SOURCE_BUDGET, targets, TARGET_BUDGET, 2usize.div_ceil(n * groups));
+        let tiles = shifts.tiles(&tiling);
+        let target_plane = shifts.target[0] * shifts.target[1];
+        (0..n * groups * tiles.len()).into_par_iter().for_each(|task| {
+            let (film, rest) = (task / (groups * tiles.len()), task % (groups * tiles.len()));
+            let (group, tile) = (rest / tiles.len(), &tiles[rest % tiles.len()]);
+            let layout = shifts.layout(tile, POSITION_STEP);
+            SCRATCH.with_borrow_mut(|scratch| {
+                let part = Part { film, group, tile, layout: &layout };
+                let sums = self.sum_tile(part, tiling.channel_block, source, scratch);
+                let finish = Finish {
+                    residual: after.residual.map(|films| &films.data[film * films.stride..]),
+                    relu: after.relu,
+                };
+                let first = group * targets * target_plane;
+                // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; tasks write
+                // different films, groups or tiles, and tiles do not overlap.
+                unsafe {
+                    unpack_target(
+                        self.isa,
+                        shifts,
+                        tile,
+                        &layout,
+                        sums,
+                        finish,
+                        out,
+                        film * out_stride,
+                        first,
+                    )
+                };
+            });
         });
-    });
+    }
+
+    /// The sums of a tile: a row of positions for each target channel of the group.
+    fn sum_tile<'s>(
+        &self,
+        part: Part<'_>,
+        channel_block: usize,
+        source: Films<'_>,
+        scratch: &'s mut Scratch,
+    ) -> &'s [f32] {
+        let Self { isa, shifts, channels, .. } = *self;
+        let Part { film, group, tile, layout } = part;
+        let weight = &self.weights[group];
+        let targets = weight.rows();
+        let bias = self.after.bias.map(|bias| &bias[group * targets..][..targets]);
+        let source_plane = shifts.source[0] * shifts.source[1];
+        let tap_offsets = shifts.tap_offsets(layout);
+        let sums = targets * layout.positions;
+        if scratch.target.len() < sums {
+            scratch.target.resize(sums, 0.0);
+        }
+        for first in (0..channels).step_by(channel_block) {
+            let count = channel_block.min(channels - first);
+            let channel = group * channels + first;
+            let planes = source.part(film, channel * source_plane, count * source_plane);
+            let before = self.before.map(|before| before.channels(channel, count));
+            pack_source(isa, shifts, tile, layout, planes, before, count, &mut scratch.source);
+            channel_offsets(&mut scratch.offsets, &tap_offsets, shifts, layout.plane, count);
+            accumulate(
+                weight,
+                first * tap_offsets.len(),
+                &scratch.source,
+                &scratch.offsets,
+                &mut scratch.target[..sums],
+                layout.positions,
+                (first == 0).then_some(bias),
+            );
+        }
+        &scratch.target[..sums]
+    }
 }
 
 /// Offsets of every (channel, tap) pair, channel first.
@@ -184,7 +266,7 @@ pub(crate) fn weight_grad(isa: Isa, shape: &ConvShape, x: Films<'_>, dy: Films<'
     let runs_wanted = (PARTIAL_BUDGET / (size * shape.groups)).clamp(1, MAX_PARTIALS);
     let row_parts = (8 / runs_wanted).max(1).min(o.div_ceil(32));
     let rows_a_part = o.div_ceil(row_parts);
-    let tiling = shifts.tiling(i, SOURCE_BUDGET, rows_a_part, TARGET_BUDGET);
+    let tiling = shifts.tiling(i, SOURCE_BUDGET, rows_a_part, TARGET_BUDGET, 1);
     let tiles = shifts.tiles(&tiling);
     let items: Vec<(usize, &Tile)> =
         (0..shape.n).flat_map(|film| tiles.iter().map(move |tile| (film, tile))).collect();
@@ -210,7 +292,7 @@ pub(crate) fn weight_grad(isa: Isa, shape: &ConvShape, x: Films<'_>, dy: Films<'
                 for first in (0..i).step_by(tiling.channel_block) {
                     let count = tiling.channel_block.min(i - first);
                     let planes = x.part(film, (group * i + first) * source_plane, count * source_plane);
-                    pack_source(&shifts, tile, &layout, planes, count, &mut scratch.source);
+                    pack_source(isa, &shifts, tile, &layout, planes, None, count, &mut scratch.source);
                     channel_offsets(&mut scratch.offsets, &tap_offsets, &shifts, layout.plane, count);
                     accumulate_weight_grad(
                         isa,

@@ -153,13 +153,14 @@ impl Shifts {
     }
 
     /// Cut the target into tiles for which `channels` source channels fit into `source_budget` values
-    /// and `target_rows` channels of sums into `target_budget`.
+    /// and `target_channels` channels of sums into `target_budget`; into `least_tiles` where the map allows it.
     pub(crate) fn tiling(
         &self,
         channels: usize,
         source_budget: usize,
         target_channels: usize,
         target_budget: usize,
+        least_tiles: usize,
     ) -> Tiling {
         let (y_min, y_max) = self.span(0);
         let (_, x_max) = self.span(1);
@@ -194,12 +195,22 @@ impl Shifts {
         let mut cols = self.cols;
         if plane(1, whole_pitch) > per_plane || whole_pitch > positions {
             let fit = (per_plane / (halo + 1)).saturating_sub(left + right).clamp(MIN_POSITIONS, positions);
-            // Multiples of 32 positions: nothing is computed in vain but at the right edge.
-            cols = (fit / 32 * 32).max(32).min(self.cols);
+            // Multiples of 16 positions: nothing is computed in vain but at the right edge.
+            cols = (fit / 16 * 16).max(16).min(self.cols);
             rows = 1;
         }
-        // Equal tiles.
-        rows = self.rows.div_ceil(self.rows.div_ceil(rows));
+        // Equal tiles, and an even number of them when they are few: two threads then end together.
+        let even = |total: usize, size: usize, others: usize| {
+            let count = total.div_ceil(size).max(least_tiles.div_ceil(others));
+            let count = if count > 1 && count * others < 32 { count.next_multiple_of(2) } else { count };
+            total.div_ceil(count.min(total))
+        };
+        if rows == 1 && cols < self.cols || self.rows == 1 {
+            let size = even(self.cols, cols, self.rows).next_multiple_of(16);
+            cols = size.min(self.cols);
+        } else {
+            rows = even(self.rows, rows, 1);
+        }
         Tiling { rows, cols, channel_block: block }
     }
 

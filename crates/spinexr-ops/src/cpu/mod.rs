@@ -10,4 +10,6 @@ pub(crate) mod norm;
 pub(crate) mod planes;
 pub(crate) mod pool;
 pub(crate) mod product;
+pub(crate) mod row;
 pub(crate) mod simd;
+pub(crate) mod winograd;

@@ -2,17 +2,23 @@
 
 use core::mem::MaybeUninit;
 
+use super::conv::Before;
 use super::geometry::{Layout, Shifts, Tile};
+use super::row;
+use super::simd::Isa;
 
 /// Pack every phase of `channels` source planes into `buffer`, zero-padded.
 ///
-/// `source` holds the channels one after the other; plane `(channel, phase)` of the result starts at
+/// `source` holds the channels one after the other, `before` is theirs; plane `(channel, phase)` of the result starts at
 /// `(channel * phases + phase) * layout.plane`.
+#[expect(clippy::too_many_arguments, reason = "the tile's geometry and what is packed")]
 pub(crate) fn pack_source(
+    isa: Isa,
     shifts: &Shifts,
     tile: &Tile,
     layout: &Layout,
     source: &[f32],
+    before: Option<Before<'_>>,
     channels: usize,
     buffer: &mut Vec<f32>,
 ) {
@@ -23,7 +29,8 @@ pub(crate) fn pack_source(
         buffer.resize(total, 0.0);
     }
     let mut planes = buffer[..total].chunks_exact_mut(layout.plane);
-    for channel in source.chunks_exact(height * width).take(channels) {
+    for (c, channel) in source.chunks_exact(height * width).take(channels).enumerate() {
+        let affine = before.map(|before| (before.scale[c], before.shift[c]));
         for &[phase_y, phase_x] in &shifts.phases {
             let plane = planes.next().expect("the buffer has one plane for each channel and phase");
             let phase_width = width.saturating_sub(phase_x).div_ceil(step_x);
@@ -44,11 +51,20 @@ pub(crate) fn pack_source(
                 row[..zeros].fill(0.0);
                 let (values, after) = row[zeros..].split_at_mut(count);
                 if step_x == 1 {
-                    values.copy_from_slice(&line[from..from + count]);
+                    let line = &line[from..from + count];
+                    match affine {
+                        Some((scale, shift)) => row::affine_relu(isa, line, scale, shift, values),
+                        None => values.copy_from_slice(line),
+                    }
                 } else if count > 0 {
                     let line = &line[phase_x + from * step_x..];
                     for (value, pixel) in values.iter_mut().zip(line.iter().step_by(step_x)) {
-                        *value = *pixel;
+                        *value = match affine {
+                            // Not `max`: a NaN stays one.
+                            Some((scale, shift)) if *pixel * scale + shift <= 0.0 => 0.0,
+                            Some((scale, shift)) => *pixel * scale + shift,
+                            None => *pixel,
+                        };
                     }
                 }
                 after.fill(0.0);
@@ -115,6 +131,11 @@ impl SharedOut {
         Self { start: out.as_mut_ptr(), len: out.len() }
     }
 
+    /// Over values that are set already.
+    pub(crate) fn over(out: &mut [f32]) -> Self {
+        Self { start: out.as_mut_ptr().cast(), len: out.len() }
+    }
+
     /// Write a run of values `step` apart.
     ///
     /// # Panics
@@ -154,29 +175,57 @@ impl SharedOut {
     }
 }
 
-/// Write the tile's sums of `channels` planes into the target, whose planes start at `at`.
+/// The last steps before values are written, for one film.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// Added; of the film's output, from its first channel.
+    pub residual: Option<&'a [f32]>,
+    pub relu: bool,
+}
+
+impl Finish<'_> {
+    /// Finish `values` into `to`; they belong `at` this place of the film and after it.
+    #[inline]
+    pub(crate) fn row(&self, isa: Isa, values: &[f32], at: usize, to: &mut [MaybeUninit<f32>]) {
+        let residual = self.residual.map(|residual| &residual[at..][..values.len()]);
+        row::finish(isa, values, residual, self.relu, to);
+    }
+}
+
+/// Finish the tile's sums and write them into the target: `film` is where the film starts in `out`, `first`
+/// where the planes start in the film.
 ///
 /// # Safety
 /// As [`SharedOut::write`], for the tile's pixels of these planes.
+#[expect(clippy::too_many_arguments, reason = "the tile's geometry and where it goes")]
 pub(crate) unsafe fn unpack_target(
+    isa: Isa,
     shifts: &Shifts,
     tile: &Tile,
     layout: &Layout,
     sums: &[f32],
-    channels: usize,
+    finish: Finish<'_>,
     out: SharedOut,
-    at: usize,
+    film: usize,
+    first: usize,
 ) {
     let [height, width] = shifts.target;
     let [step_y, step_x] = shifts.target_stride;
     let [offset_y, offset_x] = shifts.target_offset;
-    for (c, plane) in sums.chunks_exact(layout.positions).take(channels).enumerate() {
+    for (c, plane) in sums.chunks_exact(layout.positions).enumerate() {
         for r in 0..tile.rows {
             let y = (tile.row + r) * step_y + offset_y;
             let x = tile.col * step_x + offset_x;
             let values = &plane[r * layout.pitch..][..tile.cols];
+            let at = first + (c * height + y) * width + x;
             // SAFETY: the caller's contract.
-            unsafe { out.write(at + (c * height + y) * width + x, step_x, values) };
+            unsafe {
+                if step_x == 1 {
+                    finish.row(isa, values, at, out.part(film + at, values.len()));
+                } else {
+                    out.write(film + at, step_x, values); // a gradient, which nothing follows
+                }
+            }
         }
     }
 }

@@ -79,6 +79,31 @@ pub(crate) fn max_pool(
     );
 }
 
+/// Largest value of every window of one plane, as [`max_pool`] without the indices.
+pub(crate) fn largest(windows: &Windows, x: &[f32], out: &mut [f32]) {
+    let [_, ow] = windows.output;
+    let width = windows.input[1];
+    let better = |value: f32, best: f32| (value > best) | (value.is_nan() & !best.is_nan());
+    let mut columns = vec![0.0f32; width];
+    for (r, out) in out.chunks_exact_mut(ow).enumerate() {
+        let (top, bottom) = (windows.start(0, r), windows.end(0, r));
+        columns.copy_from_slice(&x[top * width..][..width]);
+        for y in top + 1..bottom {
+            for (best, &value) in columns.iter_mut().zip(&x[y * width..][..width]) {
+                *best = if better(value, *best) { value } else { *best };
+            }
+        }
+        for (c, out) in out.iter_mut().enumerate() {
+            let (start, end) = (windows.start(1, c), windows.end(1, c));
+            let mut best = columns[start];
+            for &value in &columns[start + 1..end] {
+                best = if better(value, best) { value } else { best };
+            }
+            *out = best;
+        }
+    }
+}
+
 /// Gradient of [`max_pool`]: every output's goes to the pixel it came from. `dx` is overwritten.
 pub(crate) fn max_pool_grad(planes: Planes, outputs: usize, dy: Films<'_>, from: &[i32], dx: &mut [f32]) {
     dx.par_chunks_mut(planes.pixels).enumerate().for_each(|(plane, dx)| {

@@ -10,10 +10,10 @@
 
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
-use super::simd::{Isa, Portable, Vector};
+use super::simd::{Isa, Kernel, Portable, Vector};
 
-/// Positions are processed in multiples of this (two vectors of the widest instruction set).
-pub(crate) const POSITION_STEP: usize = 32;
+/// Positions are processed in multiples of this (a vector of the widest instruction set).
+pub(crate) const POSITION_STEP: usize = 16;
 
 /// Output channels of weight-gradient register blocks.
 const DOT_ROWS: usize = 4;
@@ -81,75 +81,59 @@ pub(crate) fn accumulate(
     assert!(acc.len() >= weight.rows * positions);
     assert!(offsets.iter().all(|&offset| offset + positions <= x.len()));
     assert!(first.flatten().is_none_or(|bias| bias.len() == weight.rows));
-    // SAFETY: the bounds the kernels rely on were just checked, and a `PackedWeight` is made for an
-    // instruction set found on this CPU.
-    unsafe {
-        match weight.isa {
-            Isa::Portable => accumulate_on::<Portable>(weight, first_tap, x, offsets, acc, positions, first),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => accumulate_avx2(weight, first_tap, x, offsets, acc, positions, first),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => accumulate_avx512(weight, first_tap, x, offsets, acc, positions, first),
+    let acc = acc.as_mut_ptr();
+    weight.isa.run(Accumulate { weight, first_tap, x, offsets, acc, positions, first });
+}
+
+/// The arguments of [`accumulate`], checked; `acc` is borrowed by its frame.
+#[derive(Clone, Copy)]
+struct Accumulate<'a> {
+    weight: &'a PackedWeight,
+    first_tap: usize,
+    x: &'a [f32],
+    offsets: &'a [usize],
+    acc: *mut f32,
+    positions: usize,
+    first: Option<Option<&'a [f32]>>,
+}
+
+impl Kernel for Accumulate<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let positions = self.positions;
+        let mut v = 0;
+        while v + 2 * V::LANES <= positions {
+            // SAFETY: `accumulate` checked the bounds of `positions`; `v + 2 * LANES` is inside them.
+            unsafe { self.column::<V, 2>(v) };
+            v += 2 * V::LANES;
+        }
+        if v < positions {
+            // SAFETY: as above; `POSITION_STEP` is a multiple of `LANES`, so one vector is left.
+            unsafe { self.column::<V, 1>(v) };
         }
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn accumulate_avx2(
-    weight: &PackedWeight,
-    first_tap: usize,
-    x: &[f32],
-    offsets: &[usize],
-    acc: &mut [f32],
-    positions: usize,
-    first: Option<Option<&[f32]>>,
-) {
-    // SAFETY: the caller's contract is this function's.
-    unsafe { accumulate_on::<Avx2>(weight, first_tap, x, offsets, acc, positions, first) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn accumulate_avx512(
-    weight: &PackedWeight,
-    first_tap: usize,
-    x: &[f32],
-    offsets: &[usize],
-    acc: &mut [f32],
-    positions: usize,
-    first: Option<Option<&[f32]>>,
-) {
-    // SAFETY: the caller's contract is this function's.
-    unsafe { accumulate_on::<Avx512>(weight, first_tap, x, offsets, acc, positions, first) }
-}
-
-/// # Safety
-/// The checks of [`accumulate`] hold and the CPU has the instructions of `V`.
-#[inline(always)]
-unsafe fn accumulate_on<V: Vector>(
-    weight: &PackedWeight,
-    first_tap: usize,
-    x: &[f32],
-    offsets: &[usize],
-    acc: &mut [f32],
-    positions: usize,
-    first: Option<Option<&[f32]>>,
-) {
-    let blocks = weight.rows.div_ceil(V::MAX_ROWS).max(1);
-    let mut v = 0;
-    while v < positions {
+impl Accumulate<'_> {
+    /// All output channels at `VECTORS` vectors of positions from `v`.
+    ///
+    /// # Safety
+    /// The checks of [`accumulate`] hold, `v + VECTORS * LANES <= positions`, and the CPU has the
+    /// instructions of `V`.
+    #[inline(always)]
+    unsafe fn column<V: Vector, const VECTORS: usize>(self, v: usize) {
+        let Self { weight, first_tap, x, offsets, acc, positions, first } = self;
+        let blocks = weight.rows.div_ceil(V::MAX_ROWS).max(1);
         let mut b = 0;
         while b < blocks {
             let (row, next) = (b * weight.rows / blocks, (b + 1) * weight.rows / blocks);
             let rows = next - row;
             // SAFETY: a block's weights start at `row * taps` and hold `rows` for each tap; `acc` holds
-            // `positions` for each row; `offset + positions` is inside `x`; `v + 2 * LANES <= positions`
-            // because `POSITION_STEP` is a multiple of `2 * LANES`.
+            // `positions` for each row; `offset + positions` is inside `x`; the positions are the caller's.
             unsafe {
                 let w = weight.values.as_ptr().add(row * weight.taps + first_tap * rows);
                 let x = x.as_ptr().add(v);
-                let out = acc.as_mut_ptr().add(row * positions + v);
+                let out = acc.add(row * positions + v);
                 let start = match first {
                     None => Start::Continue,
                     Some(None) => Start::Zero,
@@ -157,23 +141,22 @@ unsafe fn accumulate_on<V: Vector>(
                 };
                 match rows {
                     0 => {}
-                    1 => micro::<V, 1>(w, x, offsets, out, positions, start),
-                    2 => micro::<V, 2>(w, x, offsets, out, positions, start),
-                    3 => micro::<V, 3>(w, x, offsets, out, positions, start),
-                    4 => micro::<V, 4>(w, x, offsets, out, positions, start),
-                    5 => micro::<V, 5>(w, x, offsets, out, positions, start),
-                    6 => micro::<V, 6>(w, x, offsets, out, positions, start),
-                    7 => micro::<V, 7>(w, x, offsets, out, positions, start),
-                    8 => micro::<V, 8>(w, x, offsets, out, positions, start),
-                    9 => micro::<V, 9>(w, x, offsets, out, positions, start),
-                    10 => micro::<V, 10>(w, x, offsets, out, positions, start),
-                    11 => micro::<V, 11>(w, x, offsets, out, positions, start),
-                    _ => micro::<V, 12>(w, x, offsets, out, positions, start),
+                    1 => micro::<V, 1, VECTORS>(w, x, offsets, out, positions, start),
+                    2 => micro::<V, 2, VECTORS>(w, x, offsets, out, positions, start),
+                    3 => micro::<V, 3, VECTORS>(w, x, offsets, out, positions, start),
+                    4 => micro::<V, 4, VECTORS>(w, x, offsets, out, positions, start),
+                    5 => micro::<V, 5, VECTORS>(w, x, offsets, out, positions, start),
+                    6 => micro::<V, 6, VECTORS>(w, x, offsets, out, positions, start),
+                    7 => micro::<V, 7, VECTORS>(w, x, offsets, out, positions, start),
+                    8 => micro::<V, 8, VECTORS>(w, x, offsets, out, positions, start),
+                    9 => micro::<V, 9, VECTORS>(w, x, offsets, out, positions, start),
+                    10 => micro::<V, 10, VECTORS>(w, x, offsets, out, positions, start),
+                    11 => micro::<V, 11, VECTORS>(w, x, offsets, out, positions, start),
+                    _ => micro::<V, 12, VECTORS>(w, x, offsets, out, positions, start),
                 }
             }
             b += 1;
         }
-        v += 2 * V::LANES;
     }
 }
 
@@ -184,13 +167,13 @@ enum Start {
     Bias(*const f32),
 }
 
-/// `ROWS` output channels at two vectors of positions.
+/// `ROWS` output channels at `VECTORS` vectors of positions.
 ///
 /// # Safety
-/// As [`accumulate_on`]: `w` holds `ROWS` weights for each offset, `x + offset` two vectors, `out` two
+/// As [`Accumulate::column`]: `w` holds `ROWS` weights for each offset, `x + offset` the vectors, `out` the
 /// vectors in each of `ROWS` rows of stride `positions`, a bias pointer `ROWS` values.
 #[inline(always)]
-unsafe fn micro<V: Vector, const ROWS: usize>(
+unsafe fn micro<V: Vector, const ROWS: usize, const VECTORS: usize>(
     w: *const f32,
     x: *const f32,
     offsets: &[usize],
@@ -200,36 +183,40 @@ unsafe fn micro<V: Vector, const ROWS: usize>(
 ) {
     // SAFETY: see above; every pointer stays inside what the caller vouches for.
     unsafe {
-        let mut sums = [[V::splat(0.0); 2]; ROWS];
+        let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
         match start {
             Start::Zero => {}
             Start::Bias(bias) => {
                 for (j, sum) in sums.iter_mut().enumerate() {
-                    *sum = [V::splat(*bias.add(j)); 2];
+                    *sum = [V::splat(*bias.add(j)); VECTORS];
                 }
             }
             Start::Continue => {
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    let row = out.add(j * positions);
-                    *sum = [V::load(row), V::load(row.add(V::LANES))];
+                for (j, row) in sums.iter_mut().enumerate() {
+                    for (i, sum) in row.iter_mut().enumerate() {
+                        *sum = V::load(out.add(j * positions + i * V::LANES));
+                    }
                 }
             }
         }
         let mut w = w;
         for &offset in offsets {
-            let x = x.add(offset);
-            let (x0, x1) = (V::load(x), V::load(x.add(V::LANES)));
-            for (j, sum) in sums.iter_mut().enumerate() {
+            let mut values = [V::splat(0.0); VECTORS];
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = V::load(x.add(offset + i * V::LANES));
+            }
+            for (j, row) in sums.iter_mut().enumerate() {
                 let factor = V::splat(*w.add(j));
-                sum[0] = sum[0].add_product(x0, factor);
-                sum[1] = sum[1].add_product(x1, factor);
+                for (sum, value) in row.iter_mut().zip(&values) {
+                    *sum = sum.add_product(*value, factor);
+                }
             }
             w = w.add(ROWS);
         }
-        for (j, sum) in sums.iter().enumerate() {
-            let row = out.add(j * positions);
-            sum[0].store(row);
-            sum[1].store(row.add(V::LANES));
+        for (j, row) in sums.iter().enumerate() {
+            for (i, sum) in row.iter().enumerate() {
+                sum.store(out.add(j * positions + i * V::LANES));
+            }
         }
     }
 }
@@ -254,82 +241,60 @@ pub(crate) fn accumulate_weight_grad(
     assert!(dy.len() >= rows * positions && dw.len() >= rows * taps);
     assert!(first_tap + offsets.len() <= taps);
     assert!(offsets.iter().all(|&offset| offset + positions <= x.len()));
-    let args = DotArgs { x, offsets, dy, rows, positions, taps, first_tap };
-    // SAFETY: the bounds were just checked; `isa` comes from `Isa::available`.
-    unsafe {
-        match isa {
-            Isa::Portable => weight_grad_on::<Portable>(&args, dw),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => weight_grad_avx2(&args, dw),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => weight_grad_avx512(&args, dw),
-        }
-    }
+    isa.run(WeightGrad { x, offsets, dy, rows, positions, dw, taps, first_tap });
 }
 
-struct DotArgs<'a> {
+/// The arguments of [`accumulate_weight_grad`], checked.
+struct WeightGrad<'a> {
     x: &'a [f32],
     offsets: &'a [usize],
     dy: &'a [f32],
     rows: usize,
     positions: usize,
+    dw: &'a mut [f32],
     taps: usize,
     first_tap: usize,
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn weight_grad_avx2(args: &DotArgs<'_>, dw: &mut [f32]) {
-    // SAFETY: the caller's contract is this function's.
-    unsafe { weight_grad_on::<Avx2>(args, dw) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn weight_grad_avx512(args: &DotArgs<'_>, dw: &mut [f32]) {
-    // SAFETY: the caller's contract is this function's.
-    unsafe { weight_grad_on::<Avx512>(args, dw) }
 }
 
 /// Positions whose four rows of `dy` and three taps of `x` stay in a 32 KiB first-level cache.
 const DOT_POSITIONS: usize = 1024;
 
-/// # Safety
-/// The checks of [`accumulate_weight_grad`] hold and the CPU has the instructions of `V`.
-#[inline(always)]
-unsafe fn weight_grad_on<V: Vector>(args: &DotArgs<'_>, dw: &mut [f32]) {
-    let row_blocks = args.rows.div_ceil(DOT_ROWS).max(1);
-    let tap_count = args.offsets.len();
-    let tap_blocks = tap_count.div_ceil(V::MAX_TAPS).max(1);
-    let mut v = 0;
-    while v < args.positions {
-        let len = DOT_POSITIONS.min(args.positions - v);
-        let mut rb = 0;
-        while rb < row_blocks {
-            let (row, next_row) = (rb * args.rows / row_blocks, (rb + 1) * args.rows / row_blocks);
-            let mut tb = 0;
-            while tb < tap_blocks {
-                let (tap, next_tap) = (tb * tap_count / tap_blocks, (tb + 1) * tap_count / tap_blocks);
-                // SAFETY: rows and taps are inside the checked bounds, and so are `v..v + len`.
-                unsafe {
-                    let x = args.x.as_ptr().add(v);
-                    let dy = args.dy.as_ptr().add(row * args.positions + v);
-                    let out = dw.as_mut_ptr().add(row * args.taps + args.first_tap + tap);
-                    let offsets = args.offsets.get_unchecked(tap..next_tap);
-                    let strides = (args.positions, args.taps);
-                    match next_row - row {
-                        1 => dot_taps::<V, 1>(x, offsets, dy, out, strides, len),
-                        2 => dot_taps::<V, 2>(x, offsets, dy, out, strides, len),
-                        3 => dot_taps::<V, 3>(x, offsets, dy, out, strides, len),
-                        4 => dot_taps::<V, 4>(x, offsets, dy, out, strides, len),
-                        _ => {}
+impl Kernel for WeightGrad<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let row_blocks = self.rows.div_ceil(DOT_ROWS).max(1);
+        let tap_count = self.offsets.len();
+        let tap_blocks = tap_count.div_ceil(V::MAX_TAPS).max(1);
+        let mut v = 0;
+        while v < self.positions {
+            let len = DOT_POSITIONS.min(self.positions - v);
+            let mut rb = 0;
+            while rb < row_blocks {
+                let (row, next_row) = (rb * self.rows / row_blocks, (rb + 1) * self.rows / row_blocks);
+                let mut tb = 0;
+                while tb < tap_blocks {
+                    let (tap, next_tap) = (tb * tap_count / tap_blocks, (tb + 1) * tap_count / tap_blocks);
+                    // SAFETY: rows and taps are inside the checked bounds, and so are `v..v + len`.
+                    unsafe {
+                        let x = self.x.as_ptr().add(v);
+                        let dy = self.dy.as_ptr().add(row * self.positions + v);
+                        let out = self.dw.as_mut_ptr().add(row * self.taps + self.first_tap + tap);
+                        let offsets = self.offsets.get_unchecked(tap..next_tap);
+                        let strides = (self.positions, self.taps);
+                        match next_row - row {
+                            1 => dot_taps::<V, 1>(x, offsets, dy, out, strides, len),
+                            2 => dot_taps::<V, 2>(x, offsets, dy, out, strides, len),
+                            3 => dot_taps::<V, 3>(x, offsets, dy, out, strides, len),
+                            4 => dot_taps::<V, 4>(x, offsets, dy, out, strides, len),
+                            _ => {}
+                        }
                     }
+                    tb += 1;
                 }
-                tb += 1;
+                rb += 1;
             }
-            rb += 1;
+            v += len;
         }
-        v += len;
     }
 }
 

@@ -52,8 +52,52 @@ pub(crate) trait Vector: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self + a * b`
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// `max(self, 0)`; a NaN stays one.
+    unsafe fn positive(self) -> Self;
     /// Sum of the lanes, always in the same order.
     unsafe fn sum(self) -> f32;
+}
+
+/// Code that is compiled once for each instruction set; [`Isa::run`] picks the one to run. Whoever builds a
+/// kernel has checked every bound it relies on.
+pub(crate) trait Kernel {
+    /// Must be `#[inline(always)]`, so that it is compiled with the instructions of `V`.
+    ///
+    /// # Safety
+    /// The CPU has the instructions of `V`.
+    unsafe fn run<V: Vector>(self);
+}
+
+impl Isa {
+    /// Run `kernel` on this instruction set.
+    #[inline]
+    pub(crate) fn run(self, kernel: impl Kernel) {
+        // SAFETY: an `Isa` other than `Portable` is only handed out where the CPU has it
+        // (`Isa::available`), and `Portable` needs nothing.
+        unsafe {
+            match self {
+                Isa::Portable => kernel.run::<Portable>(),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => run_avx2(kernel),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => run_avx512(kernel),
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2(kernel: impl Kernel) {
+    // SAFETY: the caller's contract is this function's.
+    unsafe { kernel.run::<Avx2>() }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn run_avx512(kernel: impl Kernel) {
+    // SAFETY: the caller's contract is this function's.
+    unsafe { kernel.run::<Avx512>() }
 }
 
 #[derive(Clone, Copy)]
@@ -91,6 +135,11 @@ impl Vector for Portable {
     }
 
     #[inline(always)]
+    unsafe fn positive(self) -> Self {
+        Self(self.0.map(|x| if x <= 0.0 { 0.0 } else { x }))
+    }
+
+    #[inline(always)]
     unsafe fn sum(self) -> f32 {
         let [a, b, c, d, e, f, g, h] = self.0;
         ((a + e) + (c + g)) + ((b + f) + (d + h))
@@ -100,8 +149,9 @@ impl Vector for Portable {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use core::arch::x86_64::{
-        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_set1_ps, _mm256_storeu_ps,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_reduce_add_ps, _mm512_set1_ps,
+        _mm512_storeu_ps,
     };
 
     use super::{Portable, Vector};
@@ -137,6 +187,12 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the trait's contract: AVX2 and FMA (detected together).
             Self(unsafe { _mm256_fmadd_ps(a.0, b.0, self.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn positive(self) -> Self {
+            // SAFETY: the trait's contract: AVX2. Of a NaN and a number the second operand is returned.
+            Self(unsafe { _mm256_max_ps(_mm256_set1_ps(0.0), self.0) })
         }
 
         #[inline(always)]
@@ -181,6 +237,12 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the trait's contract: AVX-512F.
             Self(unsafe { _mm512_fmadd_ps(a.0, b.0, self.0) })
+        }
+
+        #[inline(always)]
+        unsafe fn positive(self) -> Self {
+            // SAFETY: the trait's contract: AVX-512F. Of a NaN and a number the second operand is returned.
+            Self(unsafe { _mm512_max_ps(_mm512_set1_ps(0.0), self.0) })
         }
 
         #[inline(always)]

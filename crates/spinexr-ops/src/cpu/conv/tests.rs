@@ -165,7 +165,7 @@ fn many_channels_are_cut_into_blocks() {
     ] {
         let s = shape(1, 1, i, o, input, k);
         let shifts = s.flattened().forward();
-        let tiling = shifts.tiling(i, SOURCE_BUDGET, o, TARGET_BUDGET);
+        let tiling = shifts.tiling(i, SOURCE_BUDGET, o, TARGET_BUDGET, 2);
         assert!(tiling.channel_block < i || shifts.tiles(&tiling).len() > 1, "{tiling:?} cuts nothing");
         check(&s, &mut random);
     }
