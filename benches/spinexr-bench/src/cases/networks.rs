@@ -1,14 +1,15 @@
-//! Networks. Inference runs on the calling thread as `spinexr predict` does, a step on a worker of the pool as
+//! Networks. Inference runs prepared networks as `spinexr predict` does, a step on a worker of the pool as
 //! `spinexr train` does. Gradients are computed and dropped: there is no optimiser on either side.
 
 use crate::inputs::{self, Images};
 use crate::measure::{Plan, timed};
 use anyhow::Result;
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::weights::{Entry, Strictness, load_state_dict};
-use spinexr_models::{DenseNet, DenseNetConfig, DetectConfig, Normalisation, RetinaNet};
+use spinexr_models::{
+    DenseNet, DenseNetConfig, DenseNetInference, DetectConfig, Normalisation, RetinaNet, RetinaNetInference,
+};
 use std::path::Path;
 
 fn tensor<const D: usize>(entry: &Entry, device: &Device) -> Tensor<D> {
@@ -28,7 +29,7 @@ fn retinanet(dir: &Path, device: &Device) -> Result<RetinaNet> {
 /// Logits of the first `batch` images; their mean is what was computed.
 pub fn densenet121_infer(dir: &Path, batch: usize, plan: &Plan) -> Result<(Vec<f64>, f64)> {
     let device = Device::flex();
-    let model = densenet121(dir, &device)?.valid();
+    let model = DenseNetInference::new(&densenet121(dir, &device)?);
     let all: Tensor<4> = tensor(&Images::read(dir)?.classifier, &device);
     let images = all.narrow(0, 0, batch);
     plan.measure(|| {
@@ -60,12 +61,13 @@ pub fn densenet121_step(dir: &Path, plan: &Plan) -> Result<(Vec<f64>, f64)> {
 /// computed.
 pub fn retinanet_infer(dir: &Path, plan: &Plan) -> Result<(Vec<f64>, f64)> {
     let device = Device::flex();
-    let model = retinanet(dir, &device)?.valid();
+    let model = retinanet(dir, &device)?;
+    let prepared = RetinaNetInference::new(&model);
     let image: Tensor<4> = tensor(&Images::read(dir)?.detector, &device);
     let [_, _, height, width] = image.dims();
     plan.measure(|| {
         let (seconds, boxes) = timed(|| {
-            let output = model.forward(Normalisation::imagenet().apply(image.clone()));
+            let output = prepared.forward(Normalisation::imagenet().apply(image.clone()));
             model.detect(&output, &[(height as f32, width as f32)], &DetectConfig::RETINANET)
         });
         Ok((seconds, boxes[0].iter().map(|b| f64::from(b.score)).sum()))
