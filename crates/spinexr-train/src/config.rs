@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use spinexr_core::Finding;
 use spinexr_data::{AugmentConfig, InputSize, SamplerConfig};
 use spinexr_dicom::Policy;
-use spinexr_models::{Architecture, DenseNetConfig, Normalisation, RetinaNetConfig};
+use spinexr_models::{Architecture, DenseNetConfig, DetectorConfig, Normalisation};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -158,10 +158,9 @@ impl ModelConfig {
     }
 
     /// The detector's measures, one class a finding; `None` for a classifier.
-    pub fn retinanet(&self) -> Option<RetinaNetConfig> {
-        let mut net = self.architecture.detector_config()?.with_num_classes(Finding::COUNT);
-        net.backbone.in_channels = self.in_channels;
-        Some(net)
+    pub fn detector(&self) -> Option<DetectorConfig> {
+        let net = self.architecture.detector_config()?;
+        Some(net.with_num_classes(Finding::COUNT).with_in_channels(self.in_channels))
     }
 }
 

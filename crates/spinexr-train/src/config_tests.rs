@@ -44,7 +44,7 @@ fn the_papers_recipe() {
     assert_eq!(e.schedule.decay, Decay::Steps { milestones: vec![5000, 7500], factor: 0.1 });
     assert!(!e.model.densenet().unwrap().final_relu, "the paper's head has no ReLU");
     assert_eq!(e.model.densenet().unwrap().num_classes, 1);
-    assert!(e.model.retinanet().is_none());
+    assert!(e.model.detector().is_none());
 }
 
 #[test]
