@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 
+use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
 use crate::retinanet_inference::RetinaNetInference;
 use crate::weights::{self, StateDict, Strictness, WeightsError};
@@ -131,6 +132,14 @@ impl DetectorConfig {
     pub fn with_in_channels(mut self, in_channels: usize) -> Self {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.in_channels = in_channels,
+        }
+        self
+    }
+
+    /// With the norms of its backbone live or frozen. Names and shapes of the weights stay the same.
+    pub fn with_norms(mut self, norms: NormMode) -> Self {
+        match &mut self {
+            Self::RetinaNet(config) => config.backbone.norm = norms,
         }
         self
     }
