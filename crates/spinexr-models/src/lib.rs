@@ -28,7 +28,6 @@ pub mod retinanet_detect;
 pub mod retinanet_head;
 pub mod retinanet_inference;
 pub mod retinanet_loss;
-
 pub mod roi_pooler;
 pub mod weights;
 
