@@ -7,6 +7,7 @@ use crate::densenet::{DenseNet, DenseNetConfig};
 use crate::detector::DetectorConfig;
 use crate::normalisation::Normalisation;
 use crate::retinanet::RetinaNetConfig;
+use crate::sparse_rcnn::SparseRcnnConfig;
 
 /// What a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,11 +40,15 @@ pub enum Architecture {
     RetinanetResnet50,
     /// A small RetinaNet for demonstrations.
     RetinanetMini,
+    /// Sparse R-CNN on ResNet-50.
+    SparseRcnnResnet50,
+    /// A small Sparse R-CNN for small films.
+    SparseRcnnMini,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Densenet121,
         Self::Densenet169,
         Self::Densenet201,
@@ -52,6 +57,8 @@ impl Architecture {
         Self::RetinanetResnet18,
         Self::RetinanetResnet50,
         Self::RetinanetMini,
+        Self::SparseRcnnResnet50,
+        Self::SparseRcnnMini,
     ];
 
     /// The name in configurations.
@@ -65,6 +72,8 @@ impl Architecture {
             Self::RetinanetResnet18 => "retinanet_resnet18",
             Self::RetinanetResnet50 => "retinanet_resnet50",
             Self::RetinanetMini => "retinanet_mini",
+            Self::SparseRcnnResnet50 => "sparse_rcnn_resnet50",
+            Self::SparseRcnnMini => "sparse_rcnn_mini",
         }
     }
 
@@ -116,7 +125,11 @@ impl Architecture {
             Self::Densenet201 => Some(DenseNetConfig::densenet201()),
             Self::DensenetMiniA => Some(DenseNetConfig::mini_a()),
             Self::DensenetMiniB => Some(DenseNetConfig::mini_b()),
-            Self::RetinanetResnet18 | Self::RetinanetResnet50 | Self::RetinanetMini => None,
+            Self::RetinanetResnet18
+            | Self::RetinanetResnet50
+            | Self::RetinanetMini
+            | Self::SparseRcnnResnet50
+            | Self::SparseRcnnMini => None,
         }
     }
 
@@ -126,6 +139,8 @@ impl Architecture {
             Self::RetinanetResnet18 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet18())),
             Self::RetinanetResnet50 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet50())),
             Self::RetinanetMini => Some(DetectorConfig::RetinaNet(RetinaNetConfig::mini())),
+            Self::SparseRcnnResnet50 => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::resnet50())),
+            Self::SparseRcnnMini => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::mini())),
             Self::Densenet121
             | Self::Densenet169
             | Self::Densenet201

@@ -11,6 +11,7 @@ use spinexr_core::BoxXyxy;
 use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
 use crate::retinanet_inference::RetinaNetInference;
+use crate::sparse_rcnn::SparseRcnnConfig;
 use crate::weights::{self, StateDict, Strictness, WeightsError};
 
 /// A true box of an image.
@@ -111,6 +112,8 @@ pub trait Detector: Module + Detect {
 pub enum DetectorConfig {
     /// One stage, focal loss.
     RetinaNet(RetinaNetConfig),
+    /// Learned proposals, refined in stages.
+    SparseRcnn(SparseRcnnConfig),
 }
 
 impl DetectorConfig {
@@ -118,6 +121,7 @@ impl DetectorConfig {
     pub fn with_num_classes(self, num_classes: usize) -> Self {
         match self {
             Self::RetinaNet(config) => Self::RetinaNet(config.with_num_classes(num_classes)),
+            Self::SparseRcnn(config) => Self::SparseRcnn(config.with_num_classes(num_classes)),
         }
     }
 
@@ -125,6 +129,7 @@ impl DetectorConfig {
     pub fn in_channels(&self) -> usize {
         match self {
             Self::RetinaNet(config) => config.backbone.in_channels,
+            Self::SparseRcnn(config) => config.backbone.in_channels,
         }
     }
 
@@ -132,6 +137,7 @@ impl DetectorConfig {
     pub fn with_in_channels(mut self, in_channels: usize) -> Self {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.in_channels = in_channels,
+            Self::SparseRcnn(config) => config.backbone.in_channels = in_channels,
         }
         self
     }
@@ -140,6 +146,7 @@ impl DetectorConfig {
     pub fn with_norms(mut self, norms: NormMode) -> Self {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.norm = norms,
+            Self::SparseRcnn(config) => config.backbone.norm = norms,
         }
         self
     }
@@ -148,6 +155,7 @@ impl DetectorConfig {
     pub fn detect_config(&self) -> DetectConfig {
         match self {
             Self::RetinaNet(_) => DetectConfig::RETINANET,
+            Self::SparseRcnn(_) => DetectConfig::SPARSE_RCNN,
         }
     }
 
@@ -156,6 +164,7 @@ impl DetectorConfig {
         let device = Device::flex();
         match self {
             Self::RetinaNet(config) => weights::state_dict(&config.init_seeded(seed, &device)),
+            Self::SparseRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
         }
     }
 
@@ -173,6 +182,9 @@ impl DetectorConfig {
             Self::RetinaNet(config) => {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(RetinaNetInference::new(&network)) } else { Box::new(network) })
+            }
+            Self::SparseRcnn(config) => {
+                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
             }
         }
     }

@@ -9,3 +9,4 @@ mod operators;
 mod pyramid;
 mod retinanet;
 mod roi_pooling;
+mod sparse_rcnn;
