@@ -42,4 +42,5 @@ pub use detector::{Detect, DetectConfig, Detector, DetectorConfig, NotFinite, Ra
 pub use normalisation::Normalisation;
 pub use retinanet::{RetinaNet, RetinaNetConfig, RetinaNetOutput};
 pub use retinanet_inference::RetinaNetInference;
+pub use sparse_rcnn::inference::SparseRcnnInference;
 pub use sparse_rcnn::{SparseRcnn, SparseRcnnConfig, SparseRcnnOutput};
