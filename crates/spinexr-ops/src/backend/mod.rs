@@ -9,12 +9,16 @@
 mod autodiff;
 mod flex;
 pub(crate) mod kernels;
+mod roi_align;
+
+use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 
 use crate::conv2d::Conv2dOptions;
 use crate::pool::MaxPool2dOptions;
+use crate::roi_align::{Roi, RoiAlignOptions};
 use kernels::Kernels;
 
 /// Operations on a backend; see the functions of the same names in the public modules.
@@ -66,6 +70,9 @@ pub trait FilmOps: Backend {
 
     /// Mean over pixels, `[N, C, H, W]` -> `[N, C, 1, 1]`.
     fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// A grid of features for each box, `[N, C, H, W]` -> `[R, C, bins, bins]`.
+    fn op_roi_align(x: FloatTensor<Self>, rois: Arc<[Roi]>, options: RoiAlignOptions) -> FloatTensor<Self>;
 }
 
 impl FilmOps for Flex {
@@ -123,5 +130,9 @@ impl FilmOps for Flex {
 
     fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::global_avg_pool(x)
+    }
+
+    fn op_roi_align(x: FloatTensor<Self>, rois: Arc<[Roi]>, options: RoiAlignOptions) -> FloatTensor<Self> {
+        Self::roi_align(x, &rois, options)
     }
 }
