@@ -28,6 +28,7 @@ pub mod retinanet_detect;
 pub mod retinanet_head;
 pub mod retinanet_inference;
 pub mod retinanet_loss;
+pub mod roi_pooler;
 pub mod weights;
 
 pub use architecture::{Architecture, Task};

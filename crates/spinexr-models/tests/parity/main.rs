@@ -8,3 +8,4 @@ mod formula;
 mod operators;
 mod pyramid;
 mod retinanet;
+mod roi_pooling;
