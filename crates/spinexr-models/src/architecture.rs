@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::densenet::{DenseNet, DenseNetConfig};
 use crate::detector::DetectorConfig;
+use crate::faster_rcnn::FasterRcnnConfig;
 use crate::normalisation::Normalisation;
 use crate::retinanet::RetinaNetConfig;
 
@@ -39,11 +40,15 @@ pub enum Architecture {
     RetinanetResnet50,
     /// A small RetinaNet for demonstrations.
     RetinanetMini,
+    /// Faster R-CNN on ResNet-50 with a pyramid.
+    FasterRcnnResnet50,
+    /// A small Faster R-CNN, to be trained on few films.
+    FasterRcnnMini,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Densenet121,
         Self::Densenet169,
         Self::Densenet201,
@@ -52,6 +57,8 @@ impl Architecture {
         Self::RetinanetResnet18,
         Self::RetinanetResnet50,
         Self::RetinanetMini,
+        Self::FasterRcnnResnet50,
+        Self::FasterRcnnMini,
     ];
 
     /// The name in configurations.
@@ -65,6 +72,8 @@ impl Architecture {
             Self::RetinanetResnet18 => "retinanet_resnet18",
             Self::RetinanetResnet50 => "retinanet_resnet50",
             Self::RetinanetMini => "retinanet_mini",
+            Self::FasterRcnnResnet50 => "faster_rcnn_resnet50",
+            Self::FasterRcnnMini => "faster_rcnn_mini",
         }
     }
 
@@ -116,7 +125,11 @@ impl Architecture {
             Self::Densenet201 => Some(DenseNetConfig::densenet201()),
             Self::DensenetMiniA => Some(DenseNetConfig::mini_a()),
             Self::DensenetMiniB => Some(DenseNetConfig::mini_b()),
-            Self::RetinanetResnet18 | Self::RetinanetResnet50 | Self::RetinanetMini => None,
+            Self::RetinanetResnet18
+            | Self::RetinanetResnet50
+            | Self::RetinanetMini
+            | Self::FasterRcnnResnet50
+            | Self::FasterRcnnMini => None,
         }
     }
 
@@ -126,6 +139,8 @@ impl Architecture {
             Self::RetinanetResnet18 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet18())),
             Self::RetinanetResnet50 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet50())),
             Self::RetinanetMini => Some(DetectorConfig::RetinaNet(RetinaNetConfig::mini())),
+            Self::FasterRcnnResnet50 => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::resnet50())),
+            Self::FasterRcnnMini => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::mini())),
             Self::Densenet121
             | Self::Densenet169
             | Self::Densenet201

@@ -128,7 +128,7 @@ fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
         .collect()
 }
 
-fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     if x >= 0.0 {
         1.0 / (1.0 + (-x).exp())
     } else {

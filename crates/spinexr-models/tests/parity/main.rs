@@ -4,8 +4,10 @@
 
 mod case;
 mod classifiers;
+mod faster_rcnn;
 mod formula;
 mod operators;
 mod pyramid;
 mod retinanet;
 mod roi_pooling;
+mod torchvision_detectors;
