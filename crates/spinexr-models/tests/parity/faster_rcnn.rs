@@ -10,7 +10,7 @@ use spinexr_models::{Detect, DetectConfig, FasterRcnnConfig, FasterRcnnInference
 use crate::case::{Case, Gradient, nan_max};
 use crate::torchvision_detectors::{check_anchors, check_detections, images, targets};
 
-const CONTENT_PX: [(f32, f32); 2] = [(128.0, 160.0); 2];
+pub const CONTENT_PX: [(f32, f32); 2] = [(128.0, 160.0); 2];
 const ITS_OWN: &str = "a finite output";
 
 fn number(case: &Case, key: &str) -> f64 {

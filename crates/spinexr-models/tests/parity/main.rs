@@ -7,6 +7,7 @@ mod classifiers;
 mod faster_rcnn;
 mod formula;
 mod operators;
+mod optimiser_step;
 mod pyramid;
 mod retinanet;
 mod roi_pooling;
