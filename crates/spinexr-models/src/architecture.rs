@@ -8,6 +8,7 @@ use crate::detector::DetectorConfig;
 use crate::faster_rcnn::FasterRcnnConfig;
 use crate::normalisation::Normalisation;
 use crate::retinanet::RetinaNetConfig;
+use crate::sparse_rcnn::SparseRcnnConfig;
 
 /// What a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,11 +45,15 @@ pub enum Architecture {
     FasterRcnnResnet50,
     /// A small Faster R-CNN, to be trained on few films.
     FasterRcnnMini,
+    /// Sparse R-CNN on ResNet-50.
+    SparseRcnnResnet50,
+    /// A small Sparse R-CNN for small films.
+    SparseRcnnMini,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Densenet121,
         Self::Densenet169,
         Self::Densenet201,
@@ -59,6 +64,8 @@ impl Architecture {
         Self::RetinanetMini,
         Self::FasterRcnnResnet50,
         Self::FasterRcnnMini,
+        Self::SparseRcnnResnet50,
+        Self::SparseRcnnMini,
     ];
 
     /// The name in configurations.
@@ -74,6 +81,8 @@ impl Architecture {
             Self::RetinanetMini => "retinanet_mini",
             Self::FasterRcnnResnet50 => "faster_rcnn_resnet50",
             Self::FasterRcnnMini => "faster_rcnn_mini",
+            Self::SparseRcnnResnet50 => "sparse_rcnn_resnet50",
+            Self::SparseRcnnMini => "sparse_rcnn_mini",
         }
     }
 
@@ -129,7 +138,9 @@ impl Architecture {
             | Self::RetinanetResnet50
             | Self::RetinanetMini
             | Self::FasterRcnnResnet50
-            | Self::FasterRcnnMini => None,
+            | Self::FasterRcnnMini
+            | Self::SparseRcnnResnet50
+            | Self::SparseRcnnMini => None,
         }
     }
 
@@ -141,6 +152,8 @@ impl Architecture {
             Self::RetinanetMini => Some(DetectorConfig::RetinaNet(RetinaNetConfig::mini())),
             Self::FasterRcnnResnet50 => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::resnet50())),
             Self::FasterRcnnMini => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::mini())),
+            Self::SparseRcnnResnet50 => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::resnet50())),
+            Self::SparseRcnnMini => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::mini())),
             Self::Densenet121
             | Self::Densenet169
             | Self::Densenet201

@@ -12,6 +12,7 @@ use crate::faster_rcnn::{FasterRcnnConfig, FasterRcnnInference};
 use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
 use crate::retinanet_inference::RetinaNetInference;
+use crate::sparse_rcnn::SparseRcnnConfig;
 use crate::weights::{self, StateDict, Strictness, WeightsError};
 
 /// A true box of an image.
@@ -117,6 +118,8 @@ pub enum DetectorConfig {
     RetinaNet(RetinaNetConfig),
     /// Two stages, the second with a softmax over classes and background.
     FasterRcnn(FasterRcnnConfig),
+    /// Learned proposals, refined in stages.
+    SparseRcnn(SparseRcnnConfig),
 }
 
 impl DetectorConfig {
@@ -125,6 +128,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(config) => Self::RetinaNet(config.with_num_classes(num_classes)),
             Self::FasterRcnn(config) => Self::FasterRcnn(config.with_num_classes(num_classes)),
+            Self::SparseRcnn(config) => Self::SparseRcnn(config.with_num_classes(num_classes)),
         }
     }
 
@@ -133,6 +137,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(config) => config.backbone.in_channels,
             Self::FasterRcnn(config) => config.backbone.in_channels,
+            Self::SparseRcnn(config) => config.backbone.in_channels,
         }
     }
 
@@ -141,6 +146,7 @@ impl DetectorConfig {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.in_channels = in_channels,
             Self::FasterRcnn(config) => config.backbone.in_channels = in_channels,
+            Self::SparseRcnn(config) => config.backbone.in_channels = in_channels,
         }
         self
     }
@@ -150,6 +156,7 @@ impl DetectorConfig {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.norm = norms,
             Self::FasterRcnn(config) => config.backbone.norm = norms,
+            Self::SparseRcnn(config) => config.backbone.norm = norms,
         }
         self
     }
@@ -159,6 +166,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(_) => DetectConfig::RETINANET,
             Self::FasterRcnn(_) => DetectConfig::FASTER_RCNN,
+            Self::SparseRcnn(_) => DetectConfig::SPARSE_RCNN,
         }
     }
 
@@ -168,6 +176,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(config) => weights::state_dict(&config.init_seeded(seed, &device)),
             Self::FasterRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
+            Self::SparseRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
         }
     }
 
@@ -189,6 +198,9 @@ impl DetectorConfig {
             Self::FasterRcnn(config) => {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(FasterRcnnInference::new(&network)) } else { Box::new(network) })
+            }
+            Self::SparseRcnn(config) => {
+                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
             }
         }
     }

@@ -55,6 +55,13 @@ impl Draw {
         Self::Uniform { bound: (3.0 / fan_in.max(1) as f64).sqrt() }
     }
 
+    /// Xavier uniform: keeps the variance of values and of gradients (`[out, in, ...]` weights).
+    pub fn xavier_uniform(shape: &[usize]) -> Self {
+        let taps: usize = shape.iter().skip(2).product();
+        let fans: usize = shape.iter().take(2).map(|side| side * taps).sum();
+        Self::Uniform { bound: (6.0 / fans.max(1) as f64).sqrt() }
+    }
+
     /// PyTorch's default for a linear layer's weight and bias of `fan_in` inputs.
     pub fn torch_linear(fan_in: usize) -> Self {
         Self::Uniform { bound: (1.0 / fan_in.max(1) as f64).sqrt() }

@@ -11,13 +11,16 @@
 
 pub mod anchors;
 pub mod architecture;
+pub mod assignment;
 pub mod box_coder;
 pub mod densenet;
 pub mod densenet_inference;
 pub mod detector;
 pub mod faster_rcnn;
 pub mod fpn;
+pub mod giou;
 pub mod init;
+pub mod layer_norm;
 pub mod linear;
 pub mod losses;
 pub mod matcher;
@@ -30,6 +33,7 @@ pub mod retinanet_head;
 pub mod retinanet_inference;
 pub mod retinanet_loss;
 pub mod roi_pooler;
+pub mod sparse_rcnn;
 pub mod weights;
 
 pub use architecture::{Architecture, Task};
@@ -40,3 +44,4 @@ pub use faster_rcnn::{FasterRcnn, FasterRcnnConfig, FasterRcnnInference};
 pub use normalisation::Normalisation;
 pub use retinanet::{RetinaNet, RetinaNetConfig, RetinaNetOutput};
 pub use retinanet_inference::RetinaNetInference;
+pub use sparse_rcnn::{SparseRcnn, SparseRcnnConfig, SparseRcnnOutput};

@@ -19,7 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::FilmAnnotation;
 use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
-use spinexr_models::{DetectorConfig, FasterRcnn, RetinaNet};
+use spinexr_models::{DetectorConfig, FasterRcnn, RetinaNet, SparseRcnn};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -139,6 +139,9 @@ pub fn train(
         Some(DetectorConfig::RetinaNet(_)) => Session::<Detection<RetinaNet>>::run(experiment, data, options),
         Some(DetectorConfig::FasterRcnn(_)) => {
             Session::<Detection<FasterRcnn>>::run(experiment, data, options)
+        }
+        Some(DetectorConfig::SparseRcnn(_)) => {
+            Session::<Detection<SparseRcnn>>::run(experiment, data, options)
         }
     })
 }

@@ -11,4 +11,5 @@ mod optimiser_step;
 mod pyramid;
 mod retinanet;
 mod roi_pooling;
+mod sparse_rcnn;
 mod torchvision_detectors;
