@@ -41,14 +41,14 @@ pub enum Architecture {
     RetinanetResnet50,
     /// A small RetinaNet for demonstrations.
     RetinanetMini,
-    /// Faster R-CNN on ResNet-50 with a pyramid.
-    FasterRcnnResnet50,
-    /// A small Faster R-CNN, to be trained on few films.
-    FasterRcnnMini,
     /// Sparse R-CNN on ResNet-50.
     SparseRcnnResnet50,
     /// A small Sparse R-CNN for small films.
     SparseRcnnMini,
+    /// Faster R-CNN on ResNet-50 with a pyramid.
+    FasterRcnnResnet50,
+    /// A small Faster R-CNN, to be trained on few films.
+    FasterRcnnMini,
 }
 
 impl Architecture {
@@ -62,10 +62,10 @@ impl Architecture {
         Self::RetinanetResnet18,
         Self::RetinanetResnet50,
         Self::RetinanetMini,
-        Self::FasterRcnnResnet50,
-        Self::FasterRcnnMini,
         Self::SparseRcnnResnet50,
         Self::SparseRcnnMini,
+        Self::FasterRcnnResnet50,
+        Self::FasterRcnnMini,
     ];
 
     /// The name in configurations.
@@ -79,10 +79,10 @@ impl Architecture {
             Self::RetinanetResnet18 => "retinanet_resnet18",
             Self::RetinanetResnet50 => "retinanet_resnet50",
             Self::RetinanetMini => "retinanet_mini",
-            Self::FasterRcnnResnet50 => "faster_rcnn_resnet50",
-            Self::FasterRcnnMini => "faster_rcnn_mini",
             Self::SparseRcnnResnet50 => "sparse_rcnn_resnet50",
             Self::SparseRcnnMini => "sparse_rcnn_mini",
+            Self::FasterRcnnResnet50 => "faster_rcnn_resnet50",
+            Self::FasterRcnnMini => "faster_rcnn_mini",
         }
     }
 
@@ -137,10 +137,10 @@ impl Architecture {
             Self::RetinanetResnet18
             | Self::RetinanetResnet50
             | Self::RetinanetMini
-            | Self::FasterRcnnResnet50
-            | Self::FasterRcnnMini
             | Self::SparseRcnnResnet50
-            | Self::SparseRcnnMini => None,
+            | Self::SparseRcnnMini
+            | Self::FasterRcnnResnet50
+            | Self::FasterRcnnMini => None,
         }
     }
 
@@ -150,10 +150,10 @@ impl Architecture {
             Self::RetinanetResnet18 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet18())),
             Self::RetinanetResnet50 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet50())),
             Self::RetinanetMini => Some(DetectorConfig::RetinaNet(RetinaNetConfig::mini())),
-            Self::FasterRcnnResnet50 => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::resnet50())),
-            Self::FasterRcnnMini => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::mini())),
             Self::SparseRcnnResnet50 => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::resnet50())),
             Self::SparseRcnnMini => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::mini())),
+            Self::FasterRcnnResnet50 => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::resnet50())),
+            Self::FasterRcnnMini => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::mini())),
             Self::Densenet121
             | Self::Densenet169
             | Self::Densenet201

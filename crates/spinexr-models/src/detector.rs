@@ -116,10 +116,10 @@ pub trait Detector: Module + Detect {
 pub enum DetectorConfig {
     /// One stage, focal loss.
     RetinaNet(RetinaNetConfig),
-    /// Two stages, the second with a softmax over classes and background.
-    FasterRcnn(FasterRcnnConfig),
     /// Learned proposals, refined in stages.
     SparseRcnn(SparseRcnnConfig),
+    /// Two stages, the second with a softmax over classes and background.
+    FasterRcnn(FasterRcnnConfig),
 }
 
 impl DetectorConfig {
@@ -127,8 +127,8 @@ impl DetectorConfig {
     pub fn with_num_classes(self, num_classes: usize) -> Self {
         match self {
             Self::RetinaNet(config) => Self::RetinaNet(config.with_num_classes(num_classes)),
-            Self::FasterRcnn(config) => Self::FasterRcnn(config.with_num_classes(num_classes)),
             Self::SparseRcnn(config) => Self::SparseRcnn(config.with_num_classes(num_classes)),
+            Self::FasterRcnn(config) => Self::FasterRcnn(config.with_num_classes(num_classes)),
         }
     }
 
@@ -136,8 +136,8 @@ impl DetectorConfig {
     pub fn in_channels(&self) -> usize {
         match self {
             Self::RetinaNet(config) => config.backbone.in_channels,
-            Self::FasterRcnn(config) => config.backbone.in_channels,
             Self::SparseRcnn(config) => config.backbone.in_channels,
+            Self::FasterRcnn(config) => config.backbone.in_channels,
         }
     }
 
@@ -145,8 +145,8 @@ impl DetectorConfig {
     pub fn with_in_channels(mut self, in_channels: usize) -> Self {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.in_channels = in_channels,
-            Self::FasterRcnn(config) => config.backbone.in_channels = in_channels,
             Self::SparseRcnn(config) => config.backbone.in_channels = in_channels,
+            Self::FasterRcnn(config) => config.backbone.in_channels = in_channels,
         }
         self
     }
@@ -155,8 +155,8 @@ impl DetectorConfig {
     pub fn with_norms(mut self, norms: NormMode) -> Self {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.norm = norms,
-            Self::FasterRcnn(config) => config.backbone.norm = norms,
             Self::SparseRcnn(config) => config.backbone.norm = norms,
+            Self::FasterRcnn(config) => config.backbone.norm = norms,
         }
         self
     }
@@ -165,8 +165,8 @@ impl DetectorConfig {
     pub fn detect_config(&self) -> DetectConfig {
         match self {
             Self::RetinaNet(_) => DetectConfig::RETINANET,
-            Self::FasterRcnn(_) => DetectConfig::FASTER_RCNN,
             Self::SparseRcnn(_) => DetectConfig::SPARSE_RCNN,
+            Self::FasterRcnn(_) => DetectConfig::FASTER_RCNN,
         }
     }
 
@@ -175,8 +175,8 @@ impl DetectorConfig {
         let device = Device::flex();
         match self {
             Self::RetinaNet(config) => weights::state_dict(&config.init_seeded(seed, &device)),
-            Self::FasterRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
             Self::SparseRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
+            Self::FasterRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
         }
     }
 
@@ -195,12 +195,12 @@ impl DetectorConfig {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(RetinaNetInference::new(&network)) } else { Box::new(network) })
             }
+            Self::SparseRcnn(config) => {
+                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
+            }
             Self::FasterRcnn(config) => {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(FasterRcnnInference::new(&network)) } else { Box::new(network) })
-            }
-            Self::SparseRcnn(config) => {
-                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
             }
         }
     }

@@ -19,6 +19,8 @@ mod backend;
 pub mod batch_norm;
 pub mod conv2d;
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 pub mod inference;
 pub mod pool;
 pub mod roi_align;

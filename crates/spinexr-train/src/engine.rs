@@ -137,11 +137,11 @@ pub fn train(
     rayon::scope(|_| match experiment.model.architecture.detector_config() {
         None => Session::<Classification>::run(experiment, data, options),
         Some(DetectorConfig::RetinaNet(_)) => Session::<Detection<RetinaNet>>::run(experiment, data, options),
-        Some(DetectorConfig::FasterRcnn(_)) => {
-            Session::<Detection<FasterRcnn>>::run(experiment, data, options)
-        }
         Some(DetectorConfig::SparseRcnn(_)) => {
             Session::<Detection<SparseRcnn>>::run(experiment, data, options)
+        }
+        Some(DetectorConfig::FasterRcnn(_)) => {
+            Session::<Detection<FasterRcnn>>::run(experiment, data, options)
         }
     })
 }

@@ -13,11 +13,11 @@ use crate::roi_align::{Roi, RoiAlignOptions};
 #[derive(Debug, Clone)]
 pub(crate) struct Axis {
     /// First pixel that any bin looks at.
-    first: usize,
+    pub first: usize,
     /// Pixels from there to the last one.
-    len: usize,
+    pub len: usize,
     /// For each bin, the pixels from `first` and their weights.
-    bins: Vec<Vec<(usize, f32)>>,
+    pub bins: Vec<Vec<(usize, f32)>>,
 }
 
 impl Axis {
@@ -114,7 +114,7 @@ fn add_tap(pixel: usize, weight: f32, taps: &mut Vec<(usize, f32)>) {
 pub(crate) struct Region {
     pub film: usize,
     /// Rows and columns; `None` for a box that is not finite.
-    axes: Option<[Axis; 2]>,
+    pub axes: Option<[Axis; 2]>,
 }
 
 impl Region {
