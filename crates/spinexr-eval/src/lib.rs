@@ -19,6 +19,7 @@ pub mod coco;
 pub mod coco_json;
 pub mod decision_curve;
 pub mod error;
+pub mod error_kinds;
 mod files;
 pub mod froc;
 #[cfg(test)]
