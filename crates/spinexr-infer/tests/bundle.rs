@@ -189,9 +189,11 @@ fn values_that_do_not_fit_together_are_named() {
 
 #[test]
 fn another_number_of_classes_names_the_tensor() {
-    for (architecture, tensor) in
-        [(Architecture::RetinanetMini, "cls_logits"), (Architecture::SparseRcnnMini, "class_logits")]
-    {
+    for (architecture, tensor) in [
+        (Architecture::RetinanetMini, "cls_logits"),
+        (Architecture::SparseRcnnMini, "class_logits"),
+        (Architecture::FasterRcnnMini, "box_predictor.cls_score"),
+    ] {
         let (mut spec, state) = detector_of(architecture, "boxes", 3);
         spec.classes.pop();
         match load_models(&bundle(vec![(spec, state)], None), &Device::flex()).unwrap_err() {

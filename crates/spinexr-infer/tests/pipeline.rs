@@ -256,10 +256,19 @@ fn two_detectors_are_joined_by_suppression() {
 
 #[test]
 fn a_sparse_rcnn_predicts_from_a_saved_bundle() {
+    predicts_from_a_saved_bundle(Architecture::SparseRcnnMini);
+}
+
+#[test]
+fn a_faster_rcnn_predicts_from_a_saved_bundle() {
+    predicts_from_a_saved_bundle(Architecture::FasterRcnnMini);
+}
+
+fn predicts_from_a_saved_bundle(architecture: Architecture) {
     let dir = tempfile::tempdir().unwrap();
     let paths = films(dir.path());
-    let path = dir.path().join("sparse.spinexr");
-    let made = bundle(vec![detector_of(Architecture::SparseRcnnMini, "sparse", 3)], None);
+    let path = dir.path().join("boxes.spinexr");
+    let made = bundle(vec![detector_of(architecture, "boxes", 3)], None);
     made.save(&path).unwrap();
     let loaded = Bundle::load(&path).unwrap();
     let found = predictions(&pipeline(&[loaded], 2, 2), &paths);
