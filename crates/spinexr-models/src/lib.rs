@@ -44,4 +44,5 @@ pub use faster_rcnn::{FasterRcnn, FasterRcnnConfig, FasterRcnnInference};
 pub use normalisation::Normalisation;
 pub use retinanet::{RetinaNet, RetinaNetConfig, RetinaNetOutput};
 pub use retinanet_inference::RetinaNetInference;
+pub use sparse_rcnn::inference::SparseRcnnInference;
 pub use sparse_rcnn::{SparseRcnn, SparseRcnnConfig, SparseRcnnOutput};
