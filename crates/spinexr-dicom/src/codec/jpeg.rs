@@ -12,18 +12,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const BASELINE: &str = "1.2.840.10008.1.2.4.50";
 const EXTENDED: &str = "1.2.840.10008.1.2.4.51";
+const PROGRESSIVE_SPECTRAL: &str = "1.2.840.10008.1.2.4.53";
+const PROGRESSIVE_FULL: &str = "1.2.840.10008.1.2.4.55";
 const LOSSLESS: &str = "1.2.840.10008.1.2.4.57";
 const LOSSLESS_SV1: &str = "1.2.840.10008.1.2.4.70";
 
 /// Whether [`decode`] knows the transfer syntax.
 pub(super) fn decodes(uid: &str) -> bool {
-    matches!(uid, BASELINE | EXTENDED | LOSSLESS | LOSSLESS_SV1)
+    matches!(uid, BASELINE | EXTENDED | PROGRESSIVE_SPECTRAL | PROGRESSIVE_FULL | LOSSLESS | LOSSLESS_SV1)
 }
 
 /// What the frame header (T.81 B.2.2) says.
 #[derive(Debug, PartialEq, Eq)]
 struct FrameHeader {
-    /// Number of the SOF marker: 0 baseline, 1 extended, 3 lossless.
+    /// Number of the SOF marker: 0 baseline, 1 extended, 2 progressive, 3 lossless.
     process: u8,
     precision: u32,
     height: usize,
@@ -34,7 +36,12 @@ struct FrameHeader {
 pub(super) fn decode(stream: &[u8], format: &PixelFormat, uid: &str) -> Result<Samples, String> {
     let header = frame_header(stream)?;
     let lossless = header.process == 3;
-    if lossless != matches!(uid, LOSSLESS | LOSSLESS_SV1) || !matches!(header.process, 0 | 1 | 3) {
+    let expected: &[u8] = match uid {
+        LOSSLESS | LOSSLESS_SV1 => &[3],
+        PROGRESSIVE_SPECTRAL | PROGRESSIVE_FULL => &[2],
+        _ => &[0, 1],
+    };
+    if !expected.contains(&header.process) {
         return Err(format!("frame header SOF{} does not belong to this transfer syntax", header.process));
     }
     if (header.height, header.width) != (format.height, format.width) {
@@ -60,13 +67,15 @@ pub(super) fn decode(stream: &[u8], format: &PixelFormat, uid: &str) -> Result<S
     }
 
     if !lossless && header.precision == 12 {
-        if header.process != 1 || header.components != 1 {
-            return Err("12-bit DCT is decoded for one grey component (SOF1) only".into());
+        if header.process == 0 || header.components != 1 {
+            return Err("12-bit DCT is decoded for one grey component (SOF1 and SOF2) only".into());
         }
         let values = jpeg_dct::decode_12_bit(stream, format.height, format.width)?;
         return Ok(Samples { values, colour: Colour::AsDeclared, precision: Some(12) });
     }
 
+    // dicom-rs does not list the retired syntaxes; their streams of 8 bits go where the extended ones go.
+    let uid = if header.process == 2 { EXTENDED } else { uid };
     let one_frame = OneFrame { stream, header: &header, uid };
     let bytes = match catch_unwind(AssertUnwindSafe(|| run_codec(&one_frame))) {
         Ok(Ok(bytes)) => bytes,

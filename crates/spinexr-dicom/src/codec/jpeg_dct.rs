@@ -1,8 +1,9 @@
-//! JPEG extended sequential DCT of 12 bits (ITU-T T.81 process 4, transfer syntax …4.51), one grey component.
+//! JPEG DCT of 12 bits with one grey component: sequential (ITU-T T.81 process 4, transfer syntax …4.51) and the
+//! retired progressive forms (processes 8 and 12, …4.53 and .55).
 //!
-//! Our own decoder, because no maintained crate in Rust reads 12-bit DCT. It follows T.81 alone: Huffman tables of
-//! annex C and F, the inverse DCT of A.3.3 in `f32`, rounded once. A stream that ends before its last block is an
-//! error, never a grey rest.
+//! Our own decoder, because no maintained crate in Rust reads 12-bit DCT. It follows T.81 alone: Huffman codes of
+//! annexes C and F, progression of annex G, the inverse DCT of A.3.3 in `f32`, rounded once. A stream that ends
+//! before its last block is an error, never a grey rest.
 
 use std::f32::consts::PI;
 
@@ -10,6 +11,8 @@ use std::f32::consts::PI;
 const BLOCK: usize = 64;
 /// Bits looked up at once when a Huffman code is decoded.
 const LOOKUP_BITS: u32 = 9;
+/// Most scans of a frame. Encoders make about ten; the rest would only cost time.
+const MAX_SCANS: usize = 256;
 
 /// Place in the block, row-major, of each coefficient in coded order (T.81 figure A.6).
 const ZIGZAG: [u8; BLOCK] = zigzag();
@@ -46,14 +49,25 @@ const fn zigzag() -> [u8; BLOCK] {
 ///
 /// The caller has compared size, precision and number of components with the frame header.
 pub(super) fn decode_12_bit(stream: &[u8], height: usize, width: usize) -> Result<Vec<u16>, String> {
+    let (block_rows, block_columns) = (height.div_ceil(8), width.div_ceil(8));
+    let blocks = block_rows * block_columns;
+    // A sequential block takes two codes at least, a progressive one shares its codes with at most 2^15 others
+    // but takes a bit for its DC coefficient.
+    if stream.len().saturating_mul(8) < blocks {
+        return Err(format!("{} bytes cannot hold {blocks} blocks", stream.len()));
+    }
     let mut tables = Tables::default();
-    let mut component = None;
-    let mut at = 2;
+    let mut frame: Option<Frame> = None;
+    let mut coefficients: Vec<[i16; BLOCK]> = Vec::new();
+    let (mut scans, mut at) = (0, 2);
     loop {
         let (marker, segment, next) = segment(stream, at)?;
         at = next;
         match marker {
-            0xC1 => component = Some(Component::of(segment)?),
+            0xC1 | 0xC2 if frame.is_none() => {
+                frame = Some(Frame::of(segment, marker == 0xC2)?);
+                coefficients = vec![[0; BLOCK]; blocks];
+            }
             0xC4 => tables.read_huffman(segment)?,
             0xDB => tables.read_quantisation(segment)?,
             0xDD => {
@@ -61,11 +75,21 @@ pub(super) fn decode_12_bit(stream: &[u8], height: usize, width: usize) -> Resul
                 tables.restart_interval = usize::from(u16::from_be_bytes([high, low]));
             }
             0xDA => {
-                let component = component.ok_or("the scan comes before the frame header")?;
-                return tables.scan(segment, &component, &stream[at..], height, width);
+                let frame = frame.as_ref().ok_or("the scan comes before the frame header")?;
+                at += tables.scan(segment, frame, &stream[at..], &mut coefficients)?;
+                scans += 1;
+                if scans > MAX_SCANS {
+                    return Err(format!("more than {MAX_SCANS} scans"));
+                }
+                if !frame.progressive {
+                    return tables.pixels(frame, &coefficients, height, width);
+                }
             }
             0xC0..=0xCF => return Err(format!("coding process of marker FF{marker:02X} is not supported")),
-            0xD9 => return Err("the JPEG ends before its scan".into()),
+            0xD9 => {
+                let frame = frame.filter(|_| scans > 0).ok_or("the JPEG ends before its scan")?;
+                return tables.pixels(&frame, &coefficients, height, width);
+            }
             _ => {}
         }
     }
@@ -95,19 +119,58 @@ fn segment(stream: &[u8], mut at: usize) -> Result<(u8, &[u8], usize), String> {
     }
 }
 
-/// The one component of the frame header.
+/// The frame header with its one component.
 #[derive(Debug, Clone, Copy)]
-struct Component {
+struct Frame {
+    progressive: bool,
     identifier: u8,
     quantisation: u8,
 }
 
-impl Component {
-    fn of(segment: &[u8]) -> Result<Self, String> {
+impl Frame {
+    fn of(segment: &[u8], progressive: bool) -> Result<Self, String> {
         // Precision, height, width and the number of components were compared with the data set.
-        match segment {
-            &[_, _, _, _, _, 1, identifier, _, quantisation] => Ok(Self { identifier, quantisation }),
+        match *segment {
+            [_, _, _, _, _, 1, identifier, _, quantisation] => {
+                Ok(Self { progressive, identifier, quantisation })
+            }
             _ => Err("expected a frame header with one component".into()),
+        }
+    }
+}
+
+/// What a scan carries (T.81 B.2.3, G.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// All coefficients of each block.
+    Sequential,
+    /// The DC coefficients but for their `low` lowest bits.
+    DcFirst { low: u32 },
+    /// Bit `low` of the DC coefficients.
+    DcRefine { low: u32 },
+    /// A band of AC coefficients but for their `low` lowest bits.
+    AcFirst { band: (usize, usize), low: u32 },
+    /// Bit `low` of a band of AC coefficients.
+    AcRefine { band: (usize, usize), low: u32 },
+}
+
+impl Pass {
+    fn of(progressive: bool, start: u8, end: u8, approximation: u8) -> Result<Self, String> {
+        if !progressive {
+            // These three are fixed for a sequential scan, and some writers leave them zero.
+            return Ok(Self::Sequential);
+        }
+        let band = (usize::from(start), usize::from(end));
+        let (high, low) = (approximation >> 4, u32::from(approximation & 15));
+        if low > 13 || (high > 0 && u32::from(high) != low + 1) {
+            return Err(format!("successive approximation from {high} to {low}"));
+        }
+        match (band, high) {
+            ((0, 0), 0) => Ok(Self::DcFirst { low }),
+            ((0, 0), _) => Ok(Self::DcRefine { low }),
+            ((1..=63, end), 0) if (band.0..BLOCK).contains(&end) => Ok(Self::AcFirst { band, low }),
+            ((1..=63, end), _) if (band.0..BLOCK).contains(&end) => Ok(Self::AcRefine { band, low }),
+            _ => Err(format!("spectral band {start} to {end}")),
         }
     }
 }
@@ -168,46 +231,63 @@ impl Tables {
         Ok(())
     }
 
-    /// Decodes the scan whose header is `header` and whose entropy-coded data begins `data`.
+    /// Decodes the scan whose header is `header` and whose entropy-coded data begins `data`, into the
+    /// coefficients. Returns the bytes used.
     fn scan(
         &self,
         header: &[u8],
-        component: &Component,
+        frame: &Frame,
         data: &[u8],
+        coefficients: &mut [[i16; BLOCK]],
+    ) -> Result<usize, String> {
+        let &[1, identifier, selectors, start, end, approximation] = header else {
+            return Err("expected the header of a scan with one component".into());
+        };
+        if identifier != frame.identifier {
+            return Err("the scan names a component that the frame does not have".into());
+        }
+        let pass = Pass::of(frame.progressive, start, end, approximation)?;
+        let dc = || huffman(&self.dc, selectors >> 4);
+        let ac = || huffman(&self.ac, selectors & 15);
+        let mut coder = BlockDecoder { bits: Bits::new(data), previous_dc: 0, ended_blocks: 0 };
+        for (i, block) in coefficients.iter_mut().enumerate() {
+            if self.restart_interval > 0 && i > 0 && i % self.restart_interval == 0 {
+                coder.bits.restart()?;
+                (coder.previous_dc, coder.ended_blocks) = (0, 0);
+            }
+            match pass {
+                Pass::Sequential => {
+                    coder.dc_first(dc()?, 0, block)?;
+                    coder.ac_first(ac()?, (1, BLOCK - 1), 0, false, block)?;
+                }
+                Pass::DcFirst { low } => coder.dc_first(dc()?, low, block)?,
+                Pass::DcRefine { low } => block[0] |= (coder.bits.unsigned(1)? << low) as i16,
+                Pass::AcFirst { band, low } => coder.ac_first(ac()?, band, low, true, block)?,
+                Pass::AcRefine { band, low } => coder.ac_refine(ac()?, band, low, block)?,
+            }
+        }
+        Ok(coder.bits.end())
+    }
+
+    /// Dequantises and transforms all blocks.
+    fn pixels(
+        &self,
+        frame: &Frame,
+        coefficients: &[[i16; BLOCK]],
         height: usize,
         width: usize,
     ) -> Result<Vec<u16>, String> {
-        // The last three bytes are fixed for a sequential scan, and some writers leave them zero (T.81 B.2.3).
-        let &[1, identifier, selectors, _, _, _] = header else {
-            return Err("expected the header of a scan with one component".into());
-        };
-        if identifier != component.identifier {
-            return Err("the scan names a component that the frame does not have".into());
-        }
-        let missing = "a table that the scan names is missing";
-        let dc = self.dc.get(usize::from(selectors >> 4)).and_then(Option::as_ref).ok_or(missing)?;
-        let ac = self.ac.get(usize::from(selectors & 15)).and_then(Option::as_ref).ok_or(missing)?;
-        let steps = self.quantisation.get(usize::from(component.quantisation)).and_then(Option::as_ref);
-        let steps = steps.ok_or(missing)?;
-
-        let (block_rows, block_columns) = (height.div_ceil(8), width.div_ceil(8));
-        // A block takes two codes at least, and with them two bits.
-        if data.len().saturating_mul(4) < block_rows * block_columns {
-            return Err(format!("{} bytes cannot hold {} blocks", data.len(), block_rows * block_columns));
+        let steps = self.quantisation.get(usize::from(frame.quantisation)).and_then(Option::as_ref);
+        let steps = steps.ok_or(MISSING_TABLE)?;
+        let mut steps_in_place = [0f32; BLOCK];
+        for (&place, &step) in ZIGZAG.iter().zip(steps) {
+            steps_in_place[usize::from(place)] = f32::from(step);
         }
         let idct = InverseDct::new();
         let mut pixels = vec![0u16; height * width];
-        let mut bits = Bits::new(data);
-        let mut previous_dc = 0i32;
-        for block in 0..block_rows * block_columns {
-            if self.restart_interval > 0 && block > 0 && block % self.restart_interval == 0 {
-                bits.restart()?;
-                previous_dc = 0;
-            }
-            let mut coefficients = [0f32; BLOCK];
-            let only_dc = decode_block(&mut bits, dc, ac, steps, &mut previous_dc, &mut coefficients)?;
-            let (top, left) = (block / block_columns * 8, block % block_columns * 8);
-            let samples = idct.apply(&coefficients, only_dc);
+        for (i, block) in coefficients.iter().enumerate() {
+            let (top, left) = (i / width.div_ceil(8) * 8, i % width.div_ceil(8) * 8);
+            let samples = idct.apply(&std::array::from_fn(|i| f32::from(block[i]) * steps_in_place[i]));
             let columns = 8.min(width - left);
             for (row, samples) in samples.chunks_exact(8).take(height - top).enumerate() {
                 let start = (top + row) * width + left;
@@ -221,47 +301,136 @@ impl Tables {
     }
 }
 
-/// One block (T.81 F.2.2) as dequantised coefficients; whether all but the first are zero.
-fn decode_block(
-    bits: &mut Bits<'_>,
-    dc: &Huffman,
-    ac: &Huffman,
-    steps: &[u16; BLOCK],
-    previous_dc: &mut i32,
-    coefficients: &mut [f32; BLOCK],
-) -> Result<bool, String> {
-    let category = dc.decode(bits)?;
-    if category > 15 {
-        return Err(format!("DC difference of {category} bits"));
-    }
-    let dc_value = previous_dc.wrapping_add(bits.signed(u32::from(category))?);
-    if !(-32_768..=32_767).contains(&dc_value) {
-        return Err("DC coefficient out of range".into());
-    }
-    *previous_dc = dc_value;
-    coefficients[0] = (dc_value * i32::from(steps[0])) as f32;
-    let mut only_dc = true;
-    let mut k = 1;
-    while k < BLOCK {
-        let symbol = ac.decode(bits)?;
-        let (run, category) = (usize::from(symbol >> 4), u32::from(symbol & 15));
-        if category == 0 {
-            if run < 15 {
-                break; // end of block
-            }
-            k += 16;
-            continue;
+const MISSING_TABLE: &str = "a table that the scan names is missing";
+
+fn huffman(tables: &[Option<Huffman>; 4], index: u8) -> Result<&Huffman, String> {
+    tables.get(usize::from(index)).and_then(Option::as_ref).ok_or_else(|| MISSING_TABLE.into())
+}
+
+/// Decodes blocks of one scan, one after the other.
+struct BlockDecoder<'a> {
+    bits: Bits<'a>,
+    previous_dc: i32,
+    /// Blocks to come whose band has already ended (EOBRUN).
+    ended_blocks: u32,
+}
+
+impl BlockDecoder<'_> {
+    /// DC coefficient as a difference (T.81 F.2.2.1, G.1.2.1).
+    fn dc_first(&mut self, table: &Huffman, low: u32, block: &mut [i16; BLOCK]) -> Result<(), String> {
+        let category = table.decode(&mut self.bits)?;
+        if category > 15 {
+            return Err(format!("DC difference of {category} bits"));
         }
-        k += run;
-        let value = bits.signed(category)?;
-        let (Some(&place), Some(&step)) = (ZIGZAG.get(k), steps.get(k)) else {
-            return Err("a block has more than 64 coefficients".into());
-        };
-        coefficients[usize::from(place)] = (value * i32::from(step)) as f32;
-        only_dc = false;
-        k += 1;
+        self.previous_dc += self.bits.signed(u32::from(category))?;
+        block[0] = coefficient(self.previous_dc, low)?;
+        Ok(())
     }
-    Ok(only_dc)
+
+    /// AC coefficients of a band (T.81 F.2.2.2, G.1.2.2). Only progressive scans have runs of ended blocks.
+    fn ac_first(
+        &mut self,
+        table: &Huffman,
+        (start, end): (usize, usize),
+        low: u32,
+        progressive: bool,
+        block: &mut [i16; BLOCK],
+    ) -> Result<(), String> {
+        if self.ended_blocks > 0 {
+            self.ended_blocks -= 1;
+            return Ok(());
+        }
+        let mut k = start;
+        while k <= end {
+            let symbol = table.decode(&mut self.bits)?;
+            let (run, category) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+            if category == 0 {
+                if run == 15 {
+                    k += 16;
+                    continue;
+                }
+                if progressive {
+                    self.ended_blocks = (1 << run) - 1 + self.bits.unsigned(run)?;
+                }
+                break;
+            }
+            k += run as usize;
+            if k > end {
+                return Err("a block has more coefficients than its band".into());
+            }
+            block[usize::from(ZIGZAG[k])] = coefficient(self.bits.signed(category)?, low)?;
+            k += 1;
+        }
+        Ok(())
+    }
+
+    /// One more bit of the AC coefficients of a band (T.81 G.1.2.3).
+    fn ac_refine(
+        &mut self,
+        table: &Huffman,
+        (start, end): (usize, usize),
+        low: u32,
+        block: &mut [i16; BLOCK],
+    ) -> Result<(), String> {
+        let bit = 1i16 << low;
+        let mut k = start;
+        if self.ended_blocks == 0 {
+            while k <= end {
+                let symbol = table.decode(&mut self.bits)?;
+                let (mut zeros, category) = (u32::from(symbol >> 4), symbol & 15);
+                let new = match category {
+                    0 if zeros < 15 => {
+                        self.ended_blocks = (1 << zeros) + self.bits.unsigned(zeros)?;
+                        break;
+                    }
+                    0 => 0, // sixteen zeros
+                    1 if self.bits.unsigned(1)? == 1 => bit,
+                    1 => -bit,
+                    _ => return Err("a refined coefficient of more than one bit".into()),
+                };
+                // Coefficients that are known already get their bit on the way and do not count as zeros.
+                while k <= end {
+                    let value = &mut block[usize::from(ZIGZAG[k])];
+                    if *value == 0 {
+                        if zeros == 0 {
+                            *value = new;
+                            k += 1;
+                            break;
+                        }
+                        zeros -= 1;
+                    } else {
+                        self.refine(value, bit)?;
+                    }
+                    k += 1;
+                }
+            }
+        }
+        if self.ended_blocks > 0 {
+            for &place in ZIGZAG.iter().take(end + 1).skip(k) {
+                let value = &mut block[usize::from(place)];
+                if *value != 0 {
+                    self.refine(value, bit)?;
+                }
+            }
+            self.ended_blocks -= 1;
+        }
+        Ok(())
+    }
+
+    fn refine(&mut self, value: &mut i16, bit: i16) -> Result<(), String> {
+        if self.bits.unsigned(1)? == 1 && *value & bit == 0 {
+            *value = value.saturating_add(if *value > 0 { bit } else { -bit });
+        }
+        Ok(())
+    }
+}
+
+/// `value` · 2^`low`, which must fit 16 bits.
+fn coefficient(value: i32, low: u32) -> Result<i16, String> {
+    value
+        .checked_mul(1 << low)
+        .and_then(|value| i16::try_from(value).ok())
+        .ok_or_else(|| "a coefficient of more than 16 bits".to_string())
 }
 
 /// Inverse DCT of 8 x 8 (T.81 A.3.3), one dimension after the other.
@@ -282,8 +451,8 @@ impl InverseDct {
         Self { basis }
     }
 
-    fn apply(&self, coefficients: &[f32; BLOCK], only_dc: bool) -> [f32; BLOCK] {
-        if only_dc {
+    fn apply(&self, coefficients: &[f32; BLOCK]) -> [f32; BLOCK] {
+        if coefficients[1..].iter().all(|&c| c == 0.0) {
             return [coefficients[0] / 8.0; BLOCK];
         }
         let mut columns_done = [0f32; BLOCK]; // [y, u] of the sum over v
@@ -416,6 +585,23 @@ impl<'a> Bits<'a> {
         Ok(())
     }
 
+    /// The next `bits` bits, at most 16.
+    fn unsigned(&mut self, bits: u32) -> Result<u32, String> {
+        if bits == 0 {
+            return Ok(0);
+        }
+        let value = self.peek16() >> (16 - bits);
+        self.skip(bits)?;
+        Ok(value)
+    }
+
+    /// Where the scan's data ends: at the next marker, or behind the last byte.
+    fn end(&self) -> usize {
+        let rest = self.data.get(self.at..).unwrap_or_default();
+        let marker = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
+        marker.map_or(self.data.len(), |offset| self.at + offset)
+    }
+
     /// A value of `bits` bits in the form of T.81 F.2.2.1 (EXTEND). At most 15.
     fn signed(&mut self, bits: u32) -> Result<i32, String> {
         if bits == 0 {
@@ -461,7 +647,7 @@ mod tests {
     fn the_inverse_transform_is_that_of_the_definition() {
         let coefficients: [f32; BLOCK] =
             std::array::from_fn(|i| ((i * 37 % 101) as f32 - 50.0) / (1 + i) as f32);
-        let samples = InverseDct::new().apply(&coefficients, false);
+        let samples = InverseDct::new().apply(&coefficients);
         for y in 0..8 {
             for x in 0..8 {
                 let mut sum = 0f64;
