@@ -6,6 +6,7 @@
 
 use super::{Colour, Samples};
 use crate::pixel_format::PixelFormat;
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Bytes of a tile-part header at least: its SOT segment.
@@ -49,19 +50,21 @@ pub(super) fn decode(stream: &[u8], format: &PixelFormat, uid: &str) -> Result<S
         }
     }
     let colour = if header.colour_transform { Colour::Rgb } else { Colour::AsDeclared };
-    // Negative numbers are already in 16 bits; other ones lie in the precision of the stream.
-    let precision = Some(if header.signed { 16 } else { header.bits });
+    let precision = Some(header.bits);
     Ok(Samples { values, colour, precision })
 }
 
-/// An error when a tile-part from `at` on changes the coding style, on which [`Header::check`] relies.
+/// An error when a tile-part from `at` on changes coding style or quantisation, on which [`Header::check`] and
+/// [`with_halved_steps`] rely.
 fn tile_parts_keep_the_style(stream: &[u8], mut at: usize) -> Result<(), String> {
     while let Some(&[0xFF, 0x90, 0, 10, _, _, a, b, c, d, _, _]) = stream.get(at..at + 12) {
         let mut segment = at + 12;
         while let Some(&[0xFF, marker, high, low]) = stream.get(segment..segment + 4) {
             match marker {
                 0x93 => break, // the data
-                0x52 | 0x53 => return Err("a coding style that differs by tile is not supported".into()),
+                0x52 | 0x53 | 0x5C | 0x5D => {
+                    return Err("a coding style that differs by tile is not supported".into());
+                }
                 _ => segment += 2 + usize::from(u16::from_be_bytes([high, low])),
             }
         }
@@ -78,7 +81,8 @@ fn tile_parts_keep_the_style(stream: &[u8], mut at: usize) -> Result<(), String>
 fn high_throughput(stream: &[u8]) -> Result<Vec<Vec<f32>>, String> {
     use dicom_toolkit_jpeg2000::{DecodeSettings, Image};
     let settings = DecodeSettings { strict: true, ..DecodeSettings::default() };
-    let image = Image::new(stream, &settings).map_err(|e| e.to_string())?;
+    let stream = with_halved_steps(stream)?;
+    let image = Image::new(&stream, &settings).map_err(|e| e.to_string())?;
     let decoded = image.decode_native().map_err(|e| e.to_string())?;
     let count = usize::from(decoded.num_components).max(1);
     let samples: Vec<f32> = if decoded.bytes_per_sample == 1 {
@@ -87,6 +91,42 @@ fn high_throughput(stream: &[u8]) -> Result<Vec<Vec<f32>>, String> {
         decoded.data.chunks_exact(2).map(|b| f32::from(u16::from_le_bytes([b[0], b[1]]))).collect()
     };
     Ok((0..count).map(|place| samples.iter().skip(place).step_by(count).copied().collect()).collect())
+}
+
+/// The stream with every quantisation step halved in its main header, and with it a bit more for each coefficient.
+///
+/// The decoder puts a coefficient at the lower end of its quantisation interval, which is allowed (T.800 E.1.1.2)
+/// but dims every detail by half a step. It does know half a step as a bit, however, which it drops only because
+/// the header's exponent leaves no room for it. One more in the exponent makes that room, and the coefficient comes
+/// out in the middle of its interval, where the reference decoders put it. Reversible streams have no steps.
+fn with_halved_steps(stream: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    let mut stream = Cow::Borrowed(stream);
+    let mut at = 2;
+    while let Some(&[0xFF, marker, high, low]) = stream.get(at..at + 4) {
+        let end = at + 2 + usize::from(u16::from_be_bytes([high, low]));
+        // QCD, or QCC behind the number of its component (fewer than 257 of them).
+        let style = match marker {
+            0x90 => break,
+            0x5C => at + 4,
+            0x5D => at + 5,
+            _ => {
+                at = end;
+                continue;
+            }
+        };
+        at = end;
+        let quantised = stream.get(style).is_some_and(|style| style & 0x1F != 0);
+        if !quantised || end > stream.len() {
+            continue;
+        }
+        for step in stream.to_mut()[style + 1..end].chunks_exact_mut(2) {
+            if step[0] >= 31 << 3 {
+                return Err("a quantisation step below all others".into());
+            }
+            step[0] += 1 << 3; // the exponent is the five highest bits
+        }
+    }
+    Ok(stream)
 }
 
 /// The planes of a stream of part 1.
