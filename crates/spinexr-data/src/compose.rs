@@ -19,6 +19,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy)]
 enum Stream {
     Change = 0xA06_3E47,
+    Loss = 0x10_55D4,
     Size = 0x512E,
     Mosaic = 0x0305_A1C0,
     CopyPaste = 0xC09F,
@@ -58,6 +59,11 @@ impl Composer {
             Some(share) => self.cache.input().scaled(*share),
             None => self.cache.input(),
         }
+    }
+
+    /// The seed of what a loss draws in a step.
+    pub(crate) fn draw(&self, step: u64) -> u64 {
+        scatter2(self.stream_seed(Stream::Loss), step)
     }
 
     /// What the place `position` of training shows, in the size `input`; the first film of it, and the film's own

@@ -33,7 +33,7 @@ impl FixedBatches {
             let part = &films[first..(first + batch_size).min(films.len())];
             let part: Vec<_> = part.iter().collect();
             let input = cache.input();
-            make_batch(step, &input, &part, |place| Example::read(&cache, &input, part[place]))
+            make_batch(step, 0, &input, &part, |place| Example::read(&cache, &input, part[place]))
         };
         Ok(Self { prefetcher: Prefetcher::start(Arc::new(make), 0, batches, threads, prefetch)? })
     }

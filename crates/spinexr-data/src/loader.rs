@@ -39,6 +39,8 @@ pub struct Batch {
     pub film_sizes_px: Vec<(u32, u32)>,
     /// `[N]` height and width of the part of the input that the film covers, px.
     pub content_px: Vec<(usize, usize)>,
+    /// Seed of what a loss draws at random: a hash of the order's seed and the step.
+    pub draw: u64,
 }
 
 /// What a [`Loader`] is made of.
@@ -98,7 +100,9 @@ impl Loader {
             let first = step * batch_size as u64;
             let films: Vec<_> = (first..first + batch_size as u64).map(|p| composer.film(p)).collect();
             let input = composer.input(step);
-            make_batch(step, &input, &films, |place| composer.example(first + place as u64, &input))
+            make_batch(step, composer.draw(step), &input, &films, |place| {
+                composer.example(first + place as u64, &input)
+            })
         };
         let prefetcher = Prefetcher::start(Arc::new(make), first_step, u64::MAX, threads, prefetch)?;
         Ok(Self { prefetcher, epoch_len, batch_size: batch_size as u64 })
@@ -141,6 +145,7 @@ pub(crate) fn check_prepared(cache: &Cache, films: &[FilmAnnotation]) -> Result<
 /// becomes an error that names the film.
 pub(crate) fn make_batch(
     step: u64,
+    draw: u64,
     input: &InputSize,
     films: &[&FilmAnnotation],
     example: impl Fn(usize) -> Result<Example, DataError>,
@@ -158,6 +163,7 @@ pub(crate) fn make_batch(
         maps: Vec::with_capacity(n),
         film_sizes_px: Vec::with_capacity(n),
         content_px: Vec::with_capacity(n),
+        draw,
     };
     for (place, film) in films.iter().enumerate() {
         let made = catch_unwind(AssertUnwindSafe(|| example(place))).unwrap_or_else(|panic| {

@@ -122,6 +122,7 @@ fn a_panic_in_a_worker_becomes_an_error_and_the_next_step_follows() {
             maps: vec![],
             film_sizes_px: vec![],
             content_px: vec![],
+            draw: 0,
         })
     };
     let mut batches = Prefetcher::start(Arc::new(make), 0, 3, 2, 2).unwrap();
@@ -141,7 +142,7 @@ fn no_more_is_made_ahead_than_asked_for_and_dropping_ends_the_threads() {
     let make = move |step: u64| {
         counter.fetch_add(1, Ordering::SeqCst);
         let input = cache.input();
-        make_batch(step, &input, &[&films[0]], |_| Example::read(&cache, &input, &films[0]))
+        make_batch(step, 0, &input, &[&films[0]], |_| Example::read(&cache, &input, &films[0]))
     };
     let mut batches = Prefetcher::start(Arc::new(make), 0, u64::MAX, 4, 3).unwrap();
     for _ in 0..5 {
