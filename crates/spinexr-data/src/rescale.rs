@@ -27,6 +27,16 @@ impl InputSize {
 }
 
 impl PreparedFilm {
+    /// The film mirrored left to right in its place; the letterbox stays where it is.
+    pub fn mirrored(&self) -> Self {
+        let (height, width) = self.content_px();
+        let mut mirrored = self.clone();
+        for row in mirrored.pixels.chunks_exact_mut(self.width).take(height) {
+            row[..width].reverse();
+        }
+        mirrored
+    }
+
     /// The film at another input size, as [`crate::prepare_film`] would bring it there but for being resized twice.
     pub fn at(&self, input: &InputSize) -> Cow<'_, Self> {
         let (height, width) = (input.height_px as usize, input.width_px as usize);

@@ -15,6 +15,7 @@ pub mod box_coder;
 pub mod densenet;
 pub mod densenet_inference;
 pub mod detector;
+pub mod explain;
 pub mod fpn;
 pub mod init;
 pub mod linear;

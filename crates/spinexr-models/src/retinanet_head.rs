@@ -92,14 +92,19 @@ impl Head {
         let mut logits = Vec::with_capacity(maps.len());
         let mut deltas = Vec::with_capacity(maps.len());
         for (level, map) in maps.iter().enumerate() {
-            let head = &self.classification_head;
-            let x = tower(&head.conv, head.norms.get(level), map.clone());
-            logits.push(self.by_anchor(head.cls_logits.forward(x)));
+            logits.push(self.class_logits(level, map.clone()));
             let head = &self.regression_head;
             let x = tower(&head.conv, head.norms.get(level), map.clone());
             deltas.push(self.by_anchor(head.bbox_reg.forward(x)));
         }
         (Tensor::cat(logits, 1), Tensor::cat(deltas, 1))
+    }
+
+    // map: [N, C, H, W] of one level -> [N, A of the level, K]
+    pub(crate) fn class_logits(&self, level: usize, map: Tensor<4>) -> Tensor<3> {
+        let head = &self.classification_head;
+        let x = tower(&head.conv, head.norms.get(level), map);
+        self.by_anchor(head.cls_logits.forward(x))
     }
 
     // x: [N, A*K, H, W] -> [N, H*W*A, K]   A anchors at one place

@@ -10,7 +10,7 @@ use spinexr_models::weights::state_dict;
 
 use crate::case::{Case, Gradient};
 
-fn tiny() -> DenseNetConfig {
+pub fn tiny() -> DenseNetConfig {
     DenseNetConfig {
         in_channels: 3,
         num_classes: 7,

@@ -4,6 +4,7 @@
 
 mod case;
 mod classifiers;
+mod explain;
 mod formula;
 mod operators;
 mod pyramid;
