@@ -270,9 +270,12 @@ fn header_lines(
         1 => "1 finding shown".to_owned(),
         n => format!("{n} findings shown"),
     };
-    let mut about = format!("{} | {findings}", prediction.image);
-    if options.min_score > 0.0 {
-        about.push_str(&format!(" (score >= {:.2})", options.min_score));
+    let mut about = prediction.image.clone();
+    if options.show_boxes {
+        about.push_str(&format!(" | {findings}"));
+        if options.min_score > 0.0 {
+            about.push_str(&format!(" (score >= {:.2})", options.min_score));
+        }
     }
     let mut lines = vec![
         StripLine { text: verdict, size: strong, colour, ground: None },
