@@ -232,7 +232,7 @@ fn combining_keeps_models_and_refuses_one_name_twice() {
         })
         .unwrap();
     assert_eq!(both.card(), "2 models");
-    assert_eq!(both.manifest().decision.unwrap().gate().c_star, 0.3);
+    assert_eq!(both.manifest().decision.as_ref().unwrap().gate().c_star, 0.3);
     assert_eq!(both.state_dict("a").unwrap(), a.state_dict("a").unwrap());
     assert_eq!(both.state_dict("boxes").unwrap(), boxes.state_dict("boxes").unwrap());
     assert!(!both.manifest().demonstration);

@@ -105,6 +105,23 @@ pub(crate) fn by_anchor(x: Tensor<4>, anchors: usize) -> Tensor<3> {
     x.reshape([n, c, h * w]).swap_dims(1, 2).reshape([n, h * w * anchors, c / anchors])
 }
 
+impl Anchors {
+    /// The level of an anchor, and its place among that level's.
+    ///
+    /// # Panics
+    /// When there are not that many anchors.
+    pub(crate) fn level_of(&self, anchor: usize) -> (usize, usize) {
+        let mut before = 0;
+        for (level, count) in self.per_level.iter().enumerate() {
+            if anchor < before + count {
+                return (level, anchor - before);
+            }
+            before += count;
+        }
+        panic!("anchor {anchor} of {before}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ pub mod box_coder;
 pub mod densenet;
 pub mod densenet_inference;
 pub mod detector;
+pub mod explain;
 pub mod faster_rcnn;
 pub mod fpn;
 pub mod giou;

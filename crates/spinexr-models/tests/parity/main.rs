@@ -4,6 +4,7 @@
 
 mod case;
 mod classifiers;
+mod explain;
 mod faster_rcnn;
 mod formula;
 mod operators;
