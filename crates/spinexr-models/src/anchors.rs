@@ -98,13 +98,6 @@ pub struct Anchors {
     pub per_level: Vec<usize>,
 }
 
-// A head's map by place, with the anchors of a place one after the other: the order of `Anchors`.
-// x: [N, A*K, H, W] -> [N, H*W*A, K]   A anchors at one place
-pub(crate) fn by_anchor(x: Tensor<4>, anchors: usize) -> Tensor<3> {
-    let [n, c, h, w] = x.dims();
-    x.reshape([n, c, h * w]).swap_dims(1, 2).reshape([n, h * w * anchors, c / anchors])
-}
-
 impl Anchors {
     /// The level of an anchor, and its place among that level's.
     ///
@@ -120,6 +113,13 @@ impl Anchors {
         }
         panic!("anchor {anchor} of {before}");
     }
+}
+
+// A head's map by place, with the anchors of a place one after the other: the order of `Anchors`.
+// x: [N, A*K, H, W] -> [N, H*W*A, K]   A anchors at one place
+pub(crate) fn by_anchor(x: Tensor<4>, anchors: usize) -> Tensor<3> {
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h * w]).swap_dims(1, 2).reshape([n, h * w * anchors, c / anchors])
 }
 
 #[cfg(test)]
