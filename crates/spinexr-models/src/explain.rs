@@ -199,7 +199,8 @@ mod tests {
                     };
                     let slope = (scaled(change) - scaled(-change)) / (2.0 * change);
                     let evidence = map.values[y * w + x];
-                    let near = (evidence - slope.max(0.0)).abs() < 2e-3 * (1.0 + slope.abs());
+                    // A kink of a ReLU between the two is worth more than rounding.
+                    let near = (evidence - slope.max(0.0)).abs() < 5e-3 * (1.0 + slope.abs());
                     assert!(near, "level {level} at {x}, {y}: {evidence} for {slope}");
                     positive += usize::from(evidence > 1e-3);
                 }
