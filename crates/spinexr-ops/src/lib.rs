@@ -6,6 +6,7 @@
 //!
 //! # Code map
 //! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`]: what a model uses.
+//! - [`ranks`]: sums over the processes that train together.
 //! - [`inference`]: layers of a network that is only run, without tensors.
 //! - [`allocation`]: one call at the start of a program that trains.
 //! - `backend`: the operations as a backend extension, with the backward steps.
@@ -20,6 +21,7 @@ pub mod conv2d;
 mod cpu;
 pub mod inference;
 pub mod pool;
+pub mod ranks;
 mod running_stat;
 pub mod upsample;
 

@@ -8,6 +8,7 @@
 
 mod autodiff;
 mod flex;
+mod joint_norm;
 pub(crate) mod kernels;
 
 use burn::backend::tensor::FloatTensor;
