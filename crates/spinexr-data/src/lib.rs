@@ -41,7 +41,7 @@ pub use cache::{Cache, FilmFailure};
 pub use dataset::{Dataset, Film, ReadCounts};
 pub use error::{DataError, RowError};
 pub use fixed::FixedBatches;
-pub use loader::{Batch, Loader, LoaderConfig};
+pub use loader::{Batch, Loader, LoaderConfig, Share};
 pub use ready::{ReadyDataset, SplitDataset};
 pub use resize::{Fit, InputSize, LabelledBox, PreparedFilm, ResizeMap, prepare_film};
 pub use sampler::{Sampler, SamplerConfig};

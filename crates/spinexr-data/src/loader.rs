@@ -1,9 +1,9 @@
 //! Training batches, made by background threads.
 //!
-//! The batch of step s holds the places `s·N .. (s+1)·N` of the [`Sampler`]'s endless sequence, and every
+//! Batch b holds the places `b·N .. (b+1)·N` of the [`Sampler`]'s endless sequence, and every
 //! film is changed by a generator seeded with the run's seed and its place. A batch is therefore a pure
 //! function of seed and step: resuming a run needs no loader state, and the number of threads changes
-//! nothing but the pace.
+//! nothing but the pace. Processes that train together take the batches in turn ([`Share`]).
 
 use crate::compose::Composer;
 use crate::error::panic_message;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// Films of one step, ready for a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Number of the step, from 0.
+    /// Its number in the sequence of batches, from 0: the step, where one process takes them all.
     pub step: u64,
     /// `[N, 1, H, W]`, `0..=1`, bone bright.
     pub images: Vec<f32>,
@@ -43,6 +43,21 @@ pub struct Batch {
     pub draw: u64,
 }
 
+/// Which batches of the sequence a process takes: at step s, process r of n takes batch s·n + r. Its n batches of
+/// N films are together the one batch that a process alone takes at step s with n·N films.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Number of the process, from 0.
+    pub rank: u64,
+    /// Processes.
+    pub of: u64,
+}
+
+impl Share {
+    /// Every batch.
+    pub const ALL: Self = Self { rank: 0, of: 1 };
+}
+
 /// What a [`Loader`] is made of.
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
@@ -60,6 +75,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// The first step to give: 0, or where a resumed run goes on.
     pub first_step: u64,
+    /// Which batches are this process's.
+    pub share: Share,
     /// Background threads, at least one.
     pub threads: usize,
     /// Batches under way or waiting, at least one.
@@ -70,7 +87,8 @@ pub struct LoaderConfig {
 pub struct Loader {
     prefetcher: Prefetcher,
     epoch_len: u64,
-    batch_size: u64,
+    /// Films a step, of all processes.
+    step_films: u64,
 }
 
 impl Loader {
@@ -80,8 +98,18 @@ impl Loader {
     /// [`DataError::Setting`] for a setting out of range or a sampler of other films,
     /// [`DataError::NotPrepared`] for a film that the cache lacks.
     pub fn new(config: LoaderConfig) -> Result<Self, DataError> {
-        let LoaderConfig { cache, films, sampler, augment, batch_size, seed, first_step, threads, prefetch } =
-            config;
+        let LoaderConfig {
+            cache,
+            films,
+            sampler,
+            augment,
+            batch_size,
+            seed,
+            first_step,
+            share,
+            threads,
+            prefetch,
+        } = config;
         check_batch_size(batch_size)?;
         if let Some(augment) = &augment {
             augment.check()?;
@@ -93,19 +121,28 @@ impl Loader {
                 found: format!("a sampler of {} films beside {} films", sampler.films(), films.len()),
             });
         }
+        if share.rank >= share.of {
+            return Err(DataError::Setting {
+                name: "share",
+                expected: "a process below their number",
+                found: format!("process {} of {}", share.rank, share.of),
+            });
+        }
         check_prepared(&cache, &films)?;
         let epoch_len = sampler.epoch_len();
         let composer = Composer::new(cache, films, sampler, augment, seed);
         let make = move |step: u64| {
-            let first = step * batch_size as u64;
+            let batch = step * share.of + share.rank;
+            let first = batch * batch_size as u64;
             let films: Vec<_> = (first..first + batch_size as u64).map(|p| composer.film(p)).collect();
+            // Processes that share a step share its input size.
             let input = composer.input(step);
-            make_batch(step, composer.draw(step), &input, &films, |place| {
+            make_batch(batch, composer.draw(batch), &input, &films, |place| {
                 composer.example(first + place as u64, &input)
             })
         };
         let prefetcher = Prefetcher::start(Arc::new(make), first_step, u64::MAX, threads, prefetch)?;
-        Ok(Self { prefetcher, epoch_len, batch_size: batch_size as u64 })
+        Ok(Self { prefetcher, epoch_len, step_films: batch_size as u64 * share.of })
     }
 
     /// The batch of the next step. Waits until it is made.
@@ -119,7 +156,7 @@ impl Loader {
 
     /// Steps in an epoch, rounded up.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.epoch_len.div_ceil(self.batch_size)
+        self.epoch_len.div_ceil(self.step_films)
     }
 }
 

@@ -26,6 +26,7 @@ fn config(cache: &Arc<Cache>, films: &[FilmAnnotation], first_step: u64, threads
         batch_size: 4,
         seed: 11,
         first_step,
+        share: Share::ALL,
         threads,
         prefetch: 3,
     }
@@ -49,6 +50,25 @@ fn batches_do_not_depend_on_threads_and_resume_at_any_step() {
     assert_ne!(one[0].images, one[3].images);
     let reseeded = take(LoaderConfig { seed: 12, ..config(&cache, &films, 0, 2) }, 1);
     assert_ne!(reseeded[0].images, one[0].images);
+}
+
+#[test]
+fn the_shares_of_a_step_are_the_batch_of_one_process() {
+    let (cache, films, _dir) = cache(10);
+    let whole = take(LoaderConfig { batch_size: 6, ..config(&cache, &films, 2, 2) }, 3);
+    let share =
+        |rank| LoaderConfig { batch_size: 2, share: Share { rank, of: 3 }, ..config(&cache, &films, 2, 2) };
+    let shares: Vec<Vec<Batch>> = (0..3).map(|rank| take(share(rank), 3)).collect();
+    for (step, whole) in whole.iter().enumerate() {
+        let parts = || shares.iter().map(|batches| &batches[step]);
+        assert_eq!(parts().flat_map(|b| b.image_ids.clone()).collect::<Vec<_>>(), whole.image_ids);
+        assert_eq!(parts().flat_map(|b| b.images.clone()).collect::<Vec<_>>(), whole.images);
+        assert_eq!(parts().flat_map(|b| b.boxes.clone()).collect::<Vec<_>>(), whole.boxes);
+        let draws: Vec<u64> = parts().map(|b| b.draw).collect();
+        assert!(draws[0] != draws[1] && draws[1] != draws[2], "processes draw alike: {draws:?}");
+    }
+    assert_eq!(Loader::new(share(0)).unwrap().steps_per_epoch(), 2);
+    assert!(Loader::new(share(3)).is_err());
 }
 
 #[test]

@@ -8,8 +8,8 @@ use films::{experiment, films};
 use spinexr_core::Split;
 use spinexr_train::logs::{self, Record};
 use spinexr_train::{
-    Checkpoint, Device, Event, Experiment, LeftOut, Manifest, RunState, TrainData, TrainError, TrainOptions,
-    TrainOutcome, train,
+    Checkpoint, Device, Event, Experiment, LeftOut, Manifest, Ranks, RunState, TrainData, TrainError,
+    TrainOptions, TrainOutcome, train,
 };
 use std::path::Path;
 
@@ -24,6 +24,7 @@ fn run(
         out: out.to_owned(),
         resume,
         device: Device::flex(),
+        ranks: &Ranks::alone(),
         threads: 2,
         on_event: &mut |_| {},
         stop_after,
@@ -135,6 +136,7 @@ fn training_lowers_the_loss_and_tells_its_caller() {
         out: dir.path().join("run"),
         resume: false,
         device: Device::flex(),
+        ranks: &Ranks::alone(),
         threads: 1,
         on_event: &mut |event| events.push(event),
         stop_after: None,
@@ -191,6 +193,7 @@ fn memorises_four_films(architecture: &str) {
             }
         },
         stop_after: None,
+        ranks: &Ranks::alone(),
     };
     let outcome = train(&experiment, &data, options).unwrap();
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;

@@ -17,7 +17,7 @@ use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
 use spinexr_infer::weights_file::Storage;
 use spinexr_infer::{Bundle, BundleInfo, Explainer, combine};
 use spinexr_synth::SynthConfig;
-use spinexr_train::{Experiment, TrainData, TrainOutcome};
+use spinexr_train::{Experiment, Ranks, TrainData, TrainOutcome};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -91,6 +91,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
             out: &args.out.join("runs").join(&experiment.name),
             resume: false,
             stop_after: None,
+            ranks: &Ranks::alone(),
             device: "cpu",
             threads: global.thread_count(),
             quiet: global.quiet,
