@@ -10,7 +10,7 @@ use spinexr_core::progress::silent;
 use spinexr_core::{FilmAnnotation, Split};
 use spinexr_data::{
     AugmentConfig, Cache, Dataset, Film, Fit, InputSize, LabelledBox, Loader, LoaderConfig, PreparedFilm,
-    Sampler, SamplerConfig, augment, cache, prepare_film,
+    Sampler, SamplerConfig, Share, augment, cache, prepare_film,
 };
 use spinexr_dicom::{Display, Policy, Radiograph, ReadOptions, read_film};
 use std::path::Path;
@@ -103,6 +103,7 @@ fn loader_batch_of_16(bencher: Bencher, threads: usize) {
         batch_size: 16,
         seed: 1,
         first_step: 0,
+        share: Share::ALL,
         threads,
         prefetch: 4,
     };

@@ -1,41 +1,39 @@
 //! Training batches, made by background threads.
 //!
-//! The batch of step s holds the places `s·N .. (s+1)·N` of the [`Sampler`]'s endless sequence, and every
+//! Batch b holds the places `b·N .. (b+1)·N` of the [`Sampler`]'s endless sequence, and every
 //! film is changed by a generator seeded with the run's seed and its place. A batch is therefore a pure
 //! function of seed and step: resuming a run needs no loader state, and the number of threads changes
-//! nothing but the pace.
+//! nothing but the pace. Processes that train together take the batches in turn ([`Share`]).
 
+use crate::compose::Composer;
 use crate::error::panic_message;
-use crate::mix::{item_rng, scatter2};
+use crate::example::Example;
 use crate::prefetch::Prefetcher;
-use crate::{AugmentConfig, Cache, DataError, LabelledBox, ResizeMap, Sampler, augment};
+use crate::{AugmentConfig, Cache, DataError, InputSize, LabelledBox, ResizeMap, Sampler};
 use spinexr_core::FilmAnnotation;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// Smallest side of a training box, input px; less is nothing a detector could learn.
-const MIN_BOX_PX: f32 = 0.5;
-
 /// Films of one step, ready for a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
-    /// Number of the step, from 0.
+    /// Its number in the sequence of batches, from 0: the step, where one process takes them all.
     pub step: u64,
     /// `[N, 1, H, W]`, `0..=1`, bone bright.
     pub images: Vec<f32>,
     /// N.
     pub n: usize,
-    /// H, px.
+    /// H, px: the prepared height, or the one drawn for the batch.
     pub height: usize,
     /// W, px.
     pub width: usize,
-    /// `[N]` image ids.
+    /// `[N]` image ids; of a mosaic the first film's.
     pub image_ids: Vec<String>,
     /// `[N]` whether the film is abnormal.
     pub abnormal: Vec<bool>,
     /// `[N]` boxes in input px.
     pub boxes: Vec<Vec<LabelledBox>>,
-    /// `[N]` maps from film px to input px, as before any augmentation.
+    /// `[N]` maps from film px to input px, as before any augmentation; a mosaic counts as a film of the input's size.
     pub maps: Vec<ResizeMap>,
     /// `[N]` height and width of the films themselves, px.
     pub film_sizes_px: Vec<(u32, u32)>,
@@ -43,6 +41,21 @@ pub struct Batch {
     pub content_px: Vec<(usize, usize)>,
     /// Seed of what a loss draws at random: a hash of the order's seed and the step.
     pub draw: u64,
+}
+
+/// Which batches of the sequence a process takes: at step s, process r of n takes batch s·n + r. Its n batches of
+/// N films are together the one batch that a process alone takes at step s with n·N films.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Number of the process, from 0.
+    pub rank: u64,
+    /// Processes.
+    pub of: u64,
+}
+
+impl Share {
+    /// Every batch.
+    pub const ALL: Self = Self { rank: 0, of: 1 };
 }
 
 /// What a [`Loader`] is made of.
@@ -62,6 +75,8 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// The first step to give: 0, or where a resumed run goes on.
     pub first_step: u64,
+    /// Which batches are this process's.
+    pub share: Share,
     /// Background threads, at least one.
     pub threads: usize,
     /// Batches under way or waiting, at least one.
@@ -72,7 +87,8 @@ pub struct LoaderConfig {
 pub struct Loader {
     prefetcher: Prefetcher,
     epoch_len: u64,
-    batch_size: u64,
+    /// Films a step, of all processes.
+    step_films: u64,
 }
 
 impl Loader {
@@ -82,8 +98,18 @@ impl Loader {
     /// [`DataError::Setting`] for a setting out of range or a sampler of other films,
     /// [`DataError::NotPrepared`] for a film that the cache lacks.
     pub fn new(config: LoaderConfig) -> Result<Self, DataError> {
-        let LoaderConfig { cache, films, sampler, augment, batch_size, seed, first_step, threads, prefetch } =
-            config;
+        let LoaderConfig {
+            cache,
+            films,
+            sampler,
+            augment,
+            batch_size,
+            seed,
+            first_step,
+            share,
+            threads,
+            prefetch,
+        } = config;
         check_batch_size(batch_size)?;
         if let Some(augment) = &augment {
             augment.check()?;
@@ -95,17 +121,28 @@ impl Loader {
                 found: format!("a sampler of {} films beside {} films", sampler.films(), films.len()),
             });
         }
+        if share.rank >= share.of {
+            return Err(DataError::Setting {
+                name: "share",
+                expected: "a process below their number",
+                found: format!("process {} of {}", share.rank, share.of),
+            });
+        }
         check_prepared(&cache, &films)?;
         let epoch_len = sampler.epoch_len();
+        let composer = Composer::new(cache, films, sampler, augment, seed);
         let make = move |step: u64| {
-            let first = step * batch_size as u64;
-            let items: Vec<_> = (first..first + batch_size as u64)
-                .map(|position| (&films[sampler.index(seed, position)], position))
-                .collect();
-            make_batch(&cache, step, &items, augment.as_ref(), seed)
+            let batch = step * share.of + share.rank;
+            let first = batch * batch_size as u64;
+            let films: Vec<_> = (first..first + batch_size as u64).map(|p| composer.film(p)).collect();
+            // Processes that share a step share its input size.
+            let input = composer.input(step);
+            make_batch(batch, composer.draw(batch), &input, &films, |place| {
+                composer.example(first + place as u64, &input)
+            })
         };
         let prefetcher = Prefetcher::start(Arc::new(make), first_step, u64::MAX, threads, prefetch)?;
-        Ok(Self { prefetcher, epoch_len, batch_size: batch_size as u64 })
+        Ok(Self { prefetcher, epoch_len, step_films: batch_size as u64 * share.of })
     }
 
     /// The batch of the next step. Waits until it is made.
@@ -119,7 +156,7 @@ impl Loader {
 
     /// Steps in an epoch, rounded up.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.epoch_len.div_ceil(self.batch_size)
+        self.epoch_len.div_ceil(self.step_films)
     }
 }
 
@@ -141,17 +178,16 @@ pub(crate) fn check_prepared(cache: &Cache, films: &[FilmAnnotation]) -> Result<
     }
 }
 
-/// Puts films (with their places in the sequence) into a batch; a panic on the way becomes an error that
-/// names the film.
+/// Makes a batch of `input`'s size from films; `example` gives each by its place in the batch, and a panic on the way
+/// becomes an error that names the film.
 pub(crate) fn make_batch(
-    cache: &Cache,
     step: u64,
-    items: &[(&FilmAnnotation, u64)],
-    changes: Option<&AugmentConfig>,
-    seed: u64,
+    draw: u64,
+    input: &InputSize,
+    films: &[&FilmAnnotation],
+    example: impl Fn(usize) -> Result<Example, DataError>,
 ) -> Result<Batch, DataError> {
-    let input = cache.input();
-    let (n, height, width) = (items.len(), input.height_px as usize, input.width_px as usize);
+    let (n, height, width) = (films.len(), input.height_px as usize, input.width_px as usize);
     let mut batch = Batch {
         step,
         images: Vec::with_capacity(n * height * width),
@@ -164,32 +200,23 @@ pub(crate) fn make_batch(
         maps: Vec::with_capacity(n),
         film_sizes_px: Vec::with_capacity(n),
         content_px: Vec::with_capacity(n),
-        draw: scatter2(scatter2(seed, 0x10_55D4), step),
+        draw,
     };
-    // The order of films, the changes to them and what a loss draws must not share random numbers.
-    let change_seed = scatter2(seed, 0xA06_3E47);
-    for &(film, position) in items {
-        catch_unwind(AssertUnwindSafe(|| {
-            let mut prepared = cache.get(&film.image_id)?;
-            let mut boxes = prepared.input_boxes(&film.boxes, MIN_BOX_PX);
-            batch.content_px.push(prepared.content_px());
-            if let Some(changes) = changes {
-                augment(&mut prepared, &mut boxes, changes, &mut item_rng(change_seed, position));
-            }
-            batch.images.extend(prepared.pixels.iter().map(|&v| f32::from(v) * (1.0 / 65535.0)));
-            batch.image_ids.push(film.image_id.clone());
-            batch.abnormal.push(film.abnormal);
-            batch.boxes.push(boxes);
-            batch.maps.push(prepared.map);
-            batch.film_sizes_px.push((prepared.film_height_px, prepared.film_width_px));
-            Ok(())
-        }))
-        .unwrap_or_else(|panic| {
+    for (place, film) in films.iter().enumerate() {
+        let made = catch_unwind(AssertUnwindSafe(|| example(place))).unwrap_or_else(|panic| {
             Err(DataError::Panicked {
                 image_id: film.image_id.clone(),
                 message: panic_message(panic.as_ref()),
             })
         })?;
+        let Example { film: prepared, boxes, abnormal } = made;
+        batch.content_px.push(prepared.content_px());
+        batch.images.extend(prepared.pixels.iter().map(|&v| f32::from(v) * (1.0 / 65535.0)));
+        batch.image_ids.push(film.image_id.clone());
+        batch.abnormal.push(abnormal);
+        batch.boxes.push(boxes);
+        batch.maps.push(prepared.map);
+        batch.film_sizes_px.push((prepared.film_height_px, prepared.film_width_px));
     }
     Ok(batch)
 }

@@ -72,12 +72,51 @@ impl SplitDataset {
             dataset.films.retain(|film| !failed.contains(film.annotation.image_id.as_str()));
             left_out.extend(outcome.failures);
         }
-        // The cache knows the size of every film in it: no header is read a second time.
-        if let Some((policy, input)) = inputs.first() {
-            let cache = Cache::open(cache_dir, input, *policy)?;
-            let min_side_px = VindrOptions::new().min_box_px;
-            dataset.clip_boxes(min_side_px, |film| cache.film_size_px(&film.annotation.image_id));
-        }
+        clip_boxes(&mut dataset, cache_dir, inputs)?;
         Ok(ReadyDataset { dataset, hold_out: self.hold_out, left_out })
     }
+
+    /// What [`SplitDataset::prepare`] gave another process a moment ago, from its cache: a film that is not there
+    /// could not be prepared and is left out. Opens no film.
+    ///
+    /// # Errors
+    /// As [`Cache::open`].
+    pub fn prepared(
+        self,
+        splits: &[Split],
+        cache_dir: &Path,
+        inputs: &[(Policy, InputSize)],
+    ) -> Result<ReadyDataset, DataError> {
+        let mut dataset = self.dataset;
+        dataset.films.retain(|film| splits.contains(&film.split));
+        let mut left_out = Vec::new();
+        for (policy, input) in inputs {
+            let cache = Cache::open(cache_dir, input, *policy)?;
+            dataset.films.retain(|film| {
+                let image_id = film.annotation.image_id.clone();
+                let is_there = cache.contains(&image_id);
+                if !is_there {
+                    let error = cache.not_prepared(&image_id).to_string();
+                    left_out.push(FilmFailure { image_id, path: film.path.clone(), error });
+                }
+                is_there
+            });
+        }
+        clip_boxes(&mut dataset, cache_dir, inputs)?;
+        Ok(ReadyDataset { dataset, hold_out: self.hold_out, left_out })
+    }
+}
+
+// The cache knows the size of every film in it: no header is read a second time.
+fn clip_boxes(
+    dataset: &mut Dataset,
+    cache_dir: &Path,
+    inputs: &[(Policy, InputSize)],
+) -> Result<(), DataError> {
+    if let Some((policy, input)) = inputs.first() {
+        let cache = Cache::open(cache_dir, input, *policy)?;
+        let min_side_px = VindrOptions::new().min_box_px;
+        dataset.clip_boxes(min_side_px, |film| cache.film_size_px(&film.annotation.image_id));
+    }
+    Ok(())
 }

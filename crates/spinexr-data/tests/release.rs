@@ -6,7 +6,7 @@ use spinexr_core::progress::silent;
 use spinexr_core::{BoxXyxy, Split};
 use spinexr_data::{
     AugmentConfig, Cache, Dataset, Fit, FixedBatches, InputSize, Loader, LoaderConfig, Sampler,
-    SamplerConfig, SplitDataset, cache, prepare_film, split, vindr,
+    SamplerConfig, Share, SplitDataset, cache, prepare_film, split, vindr,
 };
 use spinexr_dicom::{DxFilm, DxSyntax, Limits, Policy, ReadOptions, read_film, write_dx};
 use std::io::{BufRead, BufReader};
@@ -97,6 +97,14 @@ fn a_broken_film_is_left_out_and_moves_no_study() {
     let expected: Vec<_> = sound.dataset.films.into_iter().filter(|f| f.path != broken.path).collect();
     assert_eq!(rest.dataset.films, expected);
     assert_eq!(rest.hold_out, sound.hold_out);
+
+    // Another process takes what this one has prepared, and leaves out the same film.
+    let split = SplitDataset::read(dir.path(), 0.34, 5).unwrap();
+    let splits = [Split::Train, Split::Validation];
+    let other = split.prepared(&splits, &dir.path().join("cache"), &inputs).unwrap();
+    assert_eq!((other.dataset.films, other.hold_out), (rest.dataset.films, rest.hold_out));
+    assert_eq!(other.left_out.len(), 1);
+    assert_eq!(other.left_out[0].image_id, broken.annotation.image_id);
 }
 
 #[test]
@@ -130,6 +138,7 @@ fn from_release_to_batches() {
         batch_size: 4,
         seed: 3,
         first_step: 0,
+        share: Share::ALL,
         threads: 2,
         prefetch: 2,
     })

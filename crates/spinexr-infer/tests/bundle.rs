@@ -189,9 +189,11 @@ fn values_that_do_not_fit_together_are_named() {
 
 #[test]
 fn another_number_of_classes_names_the_tensor() {
-    for (architecture, tensor) in
-        [(Architecture::RetinanetMini, "cls_logits"), (Architecture::SparseRcnnMini, "class_logits")]
-    {
+    for (architecture, tensor) in [
+        (Architecture::RetinanetMini, "cls_logits"),
+        (Architecture::SparseRcnnMini, "class_logits"),
+        (Architecture::FasterRcnnMini, "box_predictor.cls_score"),
+    ] {
         let (mut spec, state) = detector_of(architecture, "boxes", 3);
         spec.classes.pop();
         match load_models(&bundle(vec![(spec, state)], None), &Device::flex()).unwrap_err() {
@@ -230,7 +232,7 @@ fn combining_keeps_models_and_refuses_one_name_twice() {
         })
         .unwrap();
     assert_eq!(both.card(), "2 models");
-    assert_eq!(both.manifest().decision.unwrap().gate().c_star, 0.3);
+    assert_eq!(both.manifest().decision.as_ref().unwrap().gate().c_star, 0.3);
     assert_eq!(both.state_dict("a").unwrap(), a.state_dict("a").unwrap());
     assert_eq!(both.state_dict("boxes").unwrap(), boxes.state_dict("boxes").unwrap());
     assert!(!both.manifest().demonstration);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::densenet::{DenseNet, DenseNetConfig};
 use crate::detector::DetectorConfig;
+use crate::faster_rcnn::FasterRcnnConfig;
 use crate::normalisation::Normalisation;
 use crate::retinanet::RetinaNetConfig;
 use crate::sparse_rcnn::SparseRcnnConfig;
@@ -44,11 +45,15 @@ pub enum Architecture {
     SparseRcnnResnet50,
     /// A small Sparse R-CNN for small films.
     SparseRcnnMini,
+    /// Faster R-CNN on ResNet-50 with a pyramid.
+    FasterRcnnResnet50,
+    /// A small Faster R-CNN, to be trained on few films.
+    FasterRcnnMini,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Densenet121,
         Self::Densenet169,
         Self::Densenet201,
@@ -59,6 +64,8 @@ impl Architecture {
         Self::RetinanetMini,
         Self::SparseRcnnResnet50,
         Self::SparseRcnnMini,
+        Self::FasterRcnnResnet50,
+        Self::FasterRcnnMini,
     ];
 
     /// The name in configurations.
@@ -74,6 +81,8 @@ impl Architecture {
             Self::RetinanetMini => "retinanet_mini",
             Self::SparseRcnnResnet50 => "sparse_rcnn_resnet50",
             Self::SparseRcnnMini => "sparse_rcnn_mini",
+            Self::FasterRcnnResnet50 => "faster_rcnn_resnet50",
+            Self::FasterRcnnMini => "faster_rcnn_mini",
         }
     }
 
@@ -129,7 +138,9 @@ impl Architecture {
             | Self::RetinanetResnet50
             | Self::RetinanetMini
             | Self::SparseRcnnResnet50
-            | Self::SparseRcnnMini => None,
+            | Self::SparseRcnnMini
+            | Self::FasterRcnnResnet50
+            | Self::FasterRcnnMini => None,
         }
     }
 
@@ -141,6 +152,8 @@ impl Architecture {
             Self::RetinanetMini => Some(DetectorConfig::RetinaNet(RetinaNetConfig::mini())),
             Self::SparseRcnnResnet50 => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::resnet50())),
             Self::SparseRcnnMini => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::mini())),
+            Self::FasterRcnnResnet50 => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::resnet50())),
+            Self::FasterRcnnMini => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::mini())),
             Self::Densenet121
             | Self::Densenet169
             | Self::Densenet201

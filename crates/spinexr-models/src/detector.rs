@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 
+use crate::faster_rcnn::{FasterRcnnConfig, FasterRcnnInference};
 use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
 use crate::retinanet_inference::RetinaNetInference;
@@ -55,6 +56,9 @@ impl DetectConfig {
     /// torchvision's: 0.05, 1000, 0.5, 300.
     pub const RETINANET: Self =
         Self { score_threshold: 0.05, top_k_per_level: 1000, nms_iou: 0.5, max_detections: 300 };
+
+    /// torchvision's: 0.05, 1000 boxes of each level into the first stage's suppression, 0.5, 100.
+    pub const FASTER_RCNN: Self = Self { max_detections: 100, ..Self::RETINANET };
 }
 
 /// A network gave a NaN or an infinity for an image: which of its outputs.
@@ -115,6 +119,8 @@ pub enum DetectorConfig {
     RetinaNet(RetinaNetConfig),
     /// Learned proposals, refined in stages.
     SparseRcnn(SparseRcnnConfig),
+    /// Two stages, the second with a softmax over classes and background.
+    FasterRcnn(FasterRcnnConfig),
 }
 
 impl DetectorConfig {
@@ -123,6 +129,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(config) => Self::RetinaNet(config.with_num_classes(num_classes)),
             Self::SparseRcnn(config) => Self::SparseRcnn(config.with_num_classes(num_classes)),
+            Self::FasterRcnn(config) => Self::FasterRcnn(config.with_num_classes(num_classes)),
         }
     }
 
@@ -131,6 +138,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(config) => config.backbone.in_channels,
             Self::SparseRcnn(config) => config.backbone.in_channels,
+            Self::FasterRcnn(config) => config.backbone.in_channels,
         }
     }
 
@@ -139,6 +147,7 @@ impl DetectorConfig {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.in_channels = in_channels,
             Self::SparseRcnn(config) => config.backbone.in_channels = in_channels,
+            Self::FasterRcnn(config) => config.backbone.in_channels = in_channels,
         }
         self
     }
@@ -148,6 +157,7 @@ impl DetectorConfig {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.norm = norms,
             Self::SparseRcnn(config) => config.backbone.norm = norms,
+            Self::FasterRcnn(config) => config.backbone.norm = norms,
         }
         self
     }
@@ -157,6 +167,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(_) => DetectConfig::RETINANET,
             Self::SparseRcnn(_) => DetectConfig::SPARSE_RCNN,
+            Self::FasterRcnn(_) => DetectConfig::FASTER_RCNN,
         }
     }
 
@@ -166,6 +177,7 @@ impl DetectorConfig {
         match self {
             Self::RetinaNet(config) => weights::state_dict(&config.init_seeded(seed, &device)),
             Self::SparseRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
+            Self::FasterRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
         }
     }
 
@@ -187,6 +199,10 @@ impl DetectorConfig {
             Self::SparseRcnn(config) => {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(SparseRcnnInference::new(network)) } else { Box::new(network) })
+            }
+            Self::FasterRcnn(config) => {
+                let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
+                Ok(if on_cpu { Box::new(FasterRcnnInference::new(&network)) } else { Box::new(network) })
             }
         }
     }

@@ -92,10 +92,10 @@ impl Draw {
 }
 
 /// The splitmix64 stream (Steele, Lea, Flood 2014) of a seed and a name.
-struct Stream(u64);
+pub(crate) struct Stream(u64);
 
 impl Stream {
-    fn new(seed: u64, name: &str) -> Self {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
         // FNV-1a over the name, from a start that depends on the seed.
         let start = mix(seed ^ 0xcbf2_9ce4_8422_2325);
         Self(name.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)))
@@ -105,6 +105,11 @@ impl Stream {
     fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.0) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// One of `0..count`, each as likely as the others up to 2⁻⁵³ · `count`; `count` is at least 1.
+    pub(crate) fn below(&mut self, count: usize) -> usize {
+        ((self.unit() * count as f64) as usize).min(count - 1)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Semantics and names are `torch.nn.BatchNorm2d`'s: a training pass normalises with the biased batch
 //! variance and moves the running variance towards the unbiased one; an evaluation pass uses the
 //! running statistics. The engine's own norm stores the biased variance, hence this one.
+//! Where several processes train together ([`crate::ranks`]), the batch is that of all of them.
 //! Normalisation and ReLU can be had in one pass ([`BatchNorm2d::forward_relu`]).
 
 use burn::backend::Dispatch;
@@ -10,6 +11,7 @@ use burn::module::{Flag, Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
 use crate::backend::FilmOps;
+use crate::ranks;
 use crate::running_stat::RunningStat;
 
 /// Configuration of a [`BatchNorm2d`].
@@ -151,6 +153,8 @@ impl BatchNorm2d {
         );
         let mean = Tensor::<1>::from_dispatch(mean).without_autodiff();
         let var = Tensor::<1>::from_dispatch(var).without_autodiff();
+        // The statistics are those of all processes that train together, with as many values each.
+        let count = count * ranks::size();
         // PyTorch refuses one value a channel; the variance is 0 then, so the factor does not matter.
         let unbias = count as f64 / (count.max(2) - 1) as f64;
         self.update(&self.running_mean, mean, 1.0);

@@ -7,6 +7,7 @@
 //! # Code map
 //! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`],
 //!   [`roi_align`](mod@roi_align): what a model uses.
+//! - [`ranks`]: sums over the processes that train together.
 //! - [`inference`]: layers of a network that is only run, without tensors.
 //! - [`allocation`]: one call at the start of a program that trains.
 //! - `backend`: the operations as a backend extension, with the backward steps.
@@ -23,6 +24,7 @@ mod cpu;
 mod gpu;
 pub mod inference;
 pub mod pool;
+pub mod ranks;
 pub mod roi_align;
 mod running_stat;
 pub mod upsample;

@@ -53,10 +53,18 @@ pub struct Meta {
     pub best: Option<Evaluation>,
     /// Seconds spent training so far, over all sessions.
     pub elapsed_s: f64,
+    /// Processes that train together.
+    #[serde(default = "one")]
+    pub ranks: usize,
     /// Length of `log.jsonl` at this step, bytes.
     pub log_bytes: u64,
     /// Length of the events file at this step, bytes.
     pub events_bytes: u64,
+}
+
+// Checkpoints from before there could be more.
+fn one() -> usize {
+    1
 }
 
 /// A checkpoint in memory.
@@ -283,6 +291,7 @@ mod tests {
                 history: vec![evaluation.clone()],
                 best: Some(evaluation),
                 elapsed_s: 1.0 / 3.0,
+                ranks: 2,
                 log_bytes: 1234,
                 events_bytes: 99,
             },

@@ -13,6 +13,7 @@ use spinexr_data::{Batch, FixedBatches};
 use spinexr_eval::{LabelledScores, roc};
 use spinexr_models::weights::{self, StateDict, Strictness};
 use spinexr_models::{DenseNet, losses};
+use spinexr_ops::ranks::count_to_divide_by;
 use std::collections::BTreeMap;
 
 /// Of the findings' focal loss, as RetinaNet has them (arXiv 1708.02002): most places show nothing.
@@ -55,12 +56,12 @@ impl Task for Classification {
         if let Some(weight) = config.finding_loss {
             let [_, _, h, w] = features.dims();
             let targets = findings_by_place(batch, h, w);
-            let positive = targets.iter().sum::<f32>().max(1.0);
+            let positive = count_to_divide_by(targets.iter().map(|&t| f64::from(t)).sum());
             let shape = [batch.n, h * w, Finding::COUNT];
             let targets = Tensor::from_data(TensorData::new(targets, shape), &device);
             let places = model.classify_places(features).slice([0..batch.n, 0..h * w, 1..1 + Finding::COUNT]);
             let focal = losses::sigmoid_focal_loss(places, targets, FOCAL_ALPHA, FOCAL_GAMMA).sum();
-            parts.push(("findings", focal.mul_scalar(weight / f64::from(positive))));
+            parts.push(("findings", focal.mul_scalar(weight / positive)));
         }
         parts
     }

@@ -2,6 +2,7 @@
 
 use crate::config::{Experiment, TrainOn};
 use crate::error::TrainError;
+use crate::ranks::Ranks;
 use spinexr_core::progress::OnProgress;
 use spinexr_core::{FilmAnnotation, Split};
 use spinexr_data::{Cache, FilmFailure, HoldOut, ReadyDataset, SplitDataset, split};
@@ -71,12 +72,14 @@ impl TrainData {
 /// Reads the experiment's data set, holds validation studies out, checks for leakage, prepares what is not
 /// prepared yet, and opens it. Films that cannot be prepared are left out and listed.
 ///
-/// Only training and validation films are prepared: test films have no part in training.
+/// Only training and validation films are prepared: test films have no part in training. Of several processes the
+/// first prepares and the others open its cache, which they must all see.
 ///
 /// # Errors
 /// Broken annotations, a split without a film, or a full disk.
 pub fn load(
     experiment: &Experiment,
+    ranks: &Ranks,
     threads: usize,
     on_progress: OnProgress<'_>,
 ) -> Result<TrainData, TrainError> {
@@ -84,6 +87,13 @@ pub fn load(
     let split = SplitDataset::read(&data.dir, data.validation_fraction, data.split_seed)?;
     let splits = [Split::Train, Split::Validation];
     let inputs = [(data.policy, experiment.model.input)];
-    let ready = split.prepare(&splits, &data.cache_dir, &inputs, threads, on_progress)?;
+    let ready = if ranks.is_first() {
+        let ready = split.prepare(&splits, &data.cache_dir, &inputs, threads, on_progress)?;
+        ranks.wait();
+        ready
+    } else {
+        ranks.wait();
+        split.prepared(&splits, &data.cache_dir, &inputs)?
+    };
     TrainData::open(experiment, &ready)
 }

@@ -3,7 +3,8 @@
 //! A run is a pure function of experiment and films: batches follow from the seed and the step, weights are
 //! drawn from the seed, and nothing depends on the clock or the number of threads, except where `max_minutes`
 //! ends a run. A checkpoint holds the whole state, so a resumed run equals an uninterrupted one. The loop
-//! itself is in `session.rs`.
+//! itself is in `session.rs`. Several processes can share it ([`Ranks`]): `batch_size` is then that of each, and
+//! the run is, up to rounding, the one of a single process with all their films in its batch.
 
 use crate::checkpoint::Evaluation;
 use crate::classification::Classification;
@@ -12,6 +13,7 @@ use crate::data::TrainData;
 use crate::detection::Detection;
 use crate::error::TrainError;
 use crate::logs::StepRecord;
+use crate::ranks::Ranks;
 use crate::run_dir::{RunDir, RunState};
 use crate::session::Session;
 use burn::module::Module;
@@ -19,7 +21,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::FilmAnnotation;
 use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
-use spinexr_models::{DetectorConfig, RetinaNet, SparseRcnn};
+use spinexr_models::{DetectorConfig, FasterRcnn, RetinaNet, SparseRcnn};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -52,15 +54,17 @@ pub struct TrainOptions<'a> {
     pub resume: bool,
     /// The engine's device, without autodiff.
     pub device: Device,
+    /// The processes that train together; [`Ranks::alone`] for one.
+    pub ranks: &'a Ranks,
     /// Background threads that prepare batches.
     pub threads: usize,
-    /// Hears of every update, evaluation and checkpoint, on the thread that trains.
+    /// Hears of every update, evaluation and checkpoint, on the thread that trains; in the first process only.
     pub on_event: &'a mut (dyn FnMut(Event) + Send),
     /// Write a checkpoint and stop after this many updates of the whole run.
     pub stop_after: Option<u64>,
 }
 
-/// What a run gives.
+/// What a run gives. In another process than the first there is no evaluation, and the weights are the present ones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOutcome {
     /// Weights of the best evaluation (averaged, where the experiment has an average); the present ones
@@ -139,6 +143,9 @@ pub fn train(
         Some(DetectorConfig::RetinaNet(_)) => Session::<Detection<RetinaNet>>::run(experiment, data, options),
         Some(DetectorConfig::SparseRcnn(_)) => {
             Session::<Detection<SparseRcnn>>::run(experiment, data, options)
+        }
+        Some(DetectorConfig::FasterRcnn(_)) => {
+            Session::<Detection<FasterRcnn>>::run(experiment, data, options)
         }
     })
 }

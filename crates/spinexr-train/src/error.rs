@@ -108,6 +108,30 @@ pub enum TrainError {
         /// Hash now.
         now: String,
     },
+    /// The run to be resumed was of another number of processes: its batches were other ones.
+    #[error("{}: cannot resume with {now} processes: it was trained by {was}", path.display())]
+    RankCountDiffers {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Processes at the checkpoint.
+        was: usize,
+        /// Processes now.
+        now: usize,
+    },
+    /// The processes that train together have not the same of something.
+    #[error(
+        "expected the same {what} in all {size} processes, found others; process {rank} has SHA-256 {hash}"
+    )]
+    RanksDiffer {
+        /// `experiment`, `films`, `checkpoint`, `weights`.
+        what: &'static str,
+        /// Number of this process, from 0.
+        rank: usize,
+        /// Processes.
+        size: usize,
+        /// Hash of what this one has.
+        hash: String,
+    },
     /// A loss or gradient is NaN or infinite.
     #[error("step {step}: {part} is {value}, expected a finite number; films of the batch: {}", image_ids.join(", "))]
     NotFinite {

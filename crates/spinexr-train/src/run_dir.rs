@@ -116,6 +116,8 @@ pub struct Manifest {
     pub code_version: String,
     /// The engine's device.
     pub device: String,
+    /// Processes that train together.
+    pub ranks: usize,
     /// Where the run stands.
     pub state: RunState,
     /// Updates made.

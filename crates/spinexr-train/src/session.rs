@@ -10,6 +10,7 @@ use crate::error::TrainError;
 use crate::logs::{Log, Record, StepRecord};
 use crate::optim::Optimiser;
 use crate::params::take_gradients;
+use crate::ranks::Ranks;
 use crate::run_dir::{RunDir, RunState};
 use crate::state::weights_hash;
 use crate::tensorboard::EventFile;
@@ -17,6 +18,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use spinexr_data::{FixedBatches, Loader, LoaderConfig, Sampler};
 use spinexr_models::weights::{self, StateDict};
+use spinexr_ops::ranks::Joined;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -29,6 +31,11 @@ pub(crate) struct Session<'a, 'e, T: Task> {
     pub(crate) experiment: &'a Experiment,
     pub(crate) data: &'a TrainData,
     pub(crate) device: Device,
+    pub(crate) ranks: Ranks,
+    /// Holds for as long as the session.
+    pub(crate) _joined: Joined,
+    /// Name and length of every parameter that is trained.
+    pub(crate) trainable: Vec<(String, usize)>,
     pub(crate) threads: usize,
     pub(crate) run: RunDir,
     pub(crate) on_event: &'e mut (dyn FnMut(Event) + Send),
@@ -38,11 +45,24 @@ pub(crate) struct Session<'a, 'e, T: Task> {
     pub(crate) step: u64,
     pub(crate) history: Vec<Evaluation>,
     pub(crate) best: Option<(Evaluation, StateDict)>,
-    pub(crate) log: Log,
-    pub(crate) events: EventFile,
+    /// In the first process.
+    pub(crate) journal: Option<Journal>,
     pub(crate) began: Instant,
     /// Seconds of earlier sessions.
     pub(crate) earlier_s: f64,
+}
+
+/// The files that grow with the run.
+pub(crate) struct Journal {
+    pub(crate) log: Log,
+    pub(crate) events: EventFile,
+}
+
+impl Journal {
+    fn append(&mut self, record: &Record, step: u64, scalars: &[(&str, f64)]) -> Result<(), TrainError> {
+        self.events.scalars(step, wall_time_s(), scalars)?;
+        self.log.append(record)
+    }
 }
 
 impl<'a, 'e, T: Task> Session<'a, 'e, T> {
@@ -86,7 +106,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         Ok(RunState::Finished)
     }
 
-    /// One update of the weights, from `accumulation` batches.
+    /// One update of the weights, from `accumulation` batches in each process.
     fn update(&mut self, loader: &mut Loader, pace: &mut Pace) -> Result<StepRecord, TrainError> {
         let training = &self.experiment.training;
         let number = self.step + 1;
@@ -117,8 +137,11 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
                 gradients.insert(name, sum);
             }
         }
-        if training.accumulation > 1 {
-            clip::for_each(&mut gradients, |g| g.div_scalar(training.accumulation as f32));
+        self.ranks.mean_of_parts(&mut parts);
+        self.ranks.sum_gradients(&self.trainable, &mut gradients, &self.device);
+        let passes = training.accumulation * self.ranks.size();
+        if passes > 1 {
+            clip::for_each(&mut gradients, |g| g.div_scalar(passes as f32));
         }
         let grad_norm = clip::global_norm(&gradients).map_err(|name| {
             not_finite(number, format!("gradient of {name}"), "not finite".into(), image_ids)
@@ -141,13 +164,14 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             parts,
             lr,
             grad_norm,
-            films_per_s: (training.batch_size * training.accumulation) as f64 / step_s,
+            films_per_s: (training.batch_size * passes) as f64 / step_s,
             eta_s: step_s * (total - self.step) as f64,
         })
     }
 
     /// Writes an update to the log, the events and the caller.
     fn report(&mut self, record: StepRecord) -> Result<(), TrainError> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
         let mut scalars = vec![
             ("train/loss", record.loss),
             ("train/lr", record.lr),
@@ -157,14 +181,17 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         let parts: Vec<(String, f64)> =
             record.parts.iter().map(|(name, value)| (format!("train/loss_{name}"), *value)).collect();
         scalars.extend(parts.iter().map(|(name, value)| (name.as_str(), *value)));
-        self.events.scalars(record.step, wall_time_s(), &scalars)?;
-        self.log.append(&Record::Step(record.clone()))?;
+        journal.append(&Record::Step(record.clone()), record.step, &scalars)?;
         (self.on_event)(Event::Step(record));
         Ok(())
     }
 
-    /// Evaluates the validation films; keeps the weights when they are the best so far.
+    /// Evaluates the validation films, in the first process; keeps the weights when they are the best so far. The
+    /// other processes go on to the next update and wait there.
     fn evaluate(&mut self) -> Result<(), TrainError> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         let films = &self.data.validation;
         let batch_size = self.experiment.training.batch_size;
         let batches = FixedBatches::new(
@@ -192,8 +219,9 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         let defined = evaluation.others.iter().filter_map(|(n, v)| Some((format!("validation/{n}"), (*v)?)));
         let scalars: Vec<(String, f64)> = metric.map(|m| (name, m)).into_iter().chain(defined).collect();
         let scalars: Vec<(&str, f64)> = scalars.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-        self.events.scalars(self.step, wall_time_s(), &scalars)?;
-        self.log.append(&Record::Evaluation(evaluation.clone()))?;
+        if let Some(journal) = &mut self.journal {
+            journal.append(&Record::Evaluation(evaluation.clone()), self.step, &scalars)?;
+        }
         self.history.push(evaluation.clone());
         (self.on_event)(Event::Evaluated { evaluation, best });
         Ok(())
@@ -214,10 +242,11 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             cache: Arc::clone(&self.data.cache),
             films: self.data.train.clone(),
             sampler,
-            augment: experiment.augment,
+            augment: experiment.augment.clone(),
             batch_size: experiment.training.batch_size,
             seed: experiment.seed,
             first_step: self.step * experiment.training.accumulation as u64,
+            share: self.ranks.share(),
             threads: self.threads,
             prefetch: PREFETCH,
         })?)
@@ -253,7 +282,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
 
     fn time_is_up(&self) -> bool {
         let limit = self.experiment.training.max_minutes;
-        limit.is_some_and(|minutes| self.elapsed_s() >= 60.0 * minutes)
+        limit.is_some_and(|minutes| self.ranks.decided_by_first(self.elapsed_s() >= 60.0 * minutes))
     }
 }
 

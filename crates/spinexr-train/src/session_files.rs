@@ -10,9 +10,9 @@ use crate::error::TrainError;
 use crate::initial;
 use crate::logs::Log;
 use crate::optim::Optimiser;
-use crate::params::freeze;
+use crate::params::{freeze, named_tensors};
 use crate::run_dir::{LeftOut, Manifest, RunDir, RunState};
-use crate::session::{Session, wall_time_s};
+use crate::session::{Journal, Session, wall_time_s};
 use crate::state::{read_back, upload, weights_hash};
 use crate::tensorboard::EventFile;
 use spinexr_core::whole_file;
@@ -28,10 +28,17 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         options: TrainOptions<'e>,
     ) -> Result<Self, TrainError> {
         let run = RunDir::new(&options.out);
+        let ranks = options.ranks.clone();
+        ranks.check_same("experiment", &experiment.to_toml())?;
+        ranks.check_same("films", &data.hash)?;
         let checkpoint = if options.resume {
-            Some(read_matching(&run, experiment, data)?)
+            let checkpoint = read_matching(&run, experiment, data, ranks.size())?;
+            ranks.check_same("checkpoint", &weights_hash(&checkpoint.model))?;
+            Some(checkpoint)
         } else {
-            run.create()?;
+            if ranks.is_first() {
+                run.create()?;
+            }
             None
         };
         let device = options.device;
@@ -45,17 +52,30 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         initial::check_prefixes(&model, "model.frozen", &experiment.model.frozen)?;
         let optimiser = Optimiser::new(&experiment.optimiser, &model)?;
         let ema = experiment.training.ema.map(|config| Ema::new(config, &model));
-        let (log, events) = match &checkpoint {
-            None => (Log::create(&run.log())?, EventFile::create(&run.events(), wall_time_s())?),
-            Some(c) => (
-                Log::resume(&run.log(), c.meta.log_bytes)?,
-                EventFile::resume(&run.events(), c.meta.events_bytes)?,
-            ),
+        let journal = match &checkpoint {
+            _ if !ranks.is_first() => None,
+            None => Some(Journal {
+                log: Log::create(&run.log())?,
+                events: EventFile::create(&run.events(), wall_time_s())?,
+            }),
+            Some(c) => Some(Journal {
+                log: Log::resume(&run.log(), c.meta.log_bytes)?,
+                events: EventFile::resume(&run.events(), c.meta.events_bytes)?,
+            }),
         };
+        let trainable = named_tensors(&model)
+            .into_iter()
+            .filter(|(_, tensor)| tensor.trainable)
+            .map(|(name, tensor)| (name, tensor.shape.iter().product()))
+            .collect();
+        let joined = spinexr_ops::ranks::join(ranks.size(), ranks.sum_within_step());
         let mut session = Self {
             experiment,
             data,
             device,
+            ranks,
+            _joined: joined,
+            trainable,
             threads: options.threads,
             run,
             on_event: options.on_event,
@@ -65,8 +85,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             step: 0,
             history: Vec::new(),
             best: None,
-            log,
-            events,
+            journal,
             began: Instant::now(),
             earlier_s: 0.0,
         };
@@ -75,9 +94,11 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             // From here on the run exists and can be resumed.
             None => session.write_checkpoint()?,
         }
-        let config = session.run.config();
-        whole_file::write(&config, experiment.to_toml().as_bytes())
-            .map_err(TrainError::io(&config, "write"))?;
+        if session.ranks.is_first() {
+            let config = session.run.config();
+            whole_file::write(&config, experiment.to_toml().as_bytes())
+                .map_err(TrainError::io(&config, "write"))?;
+        }
         Ok(session)
     }
 
@@ -101,11 +122,17 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         if self.best.is_some() { self.write_best() } else { Ok(()) }
     }
 
-    /// Writes `last.ckpt`: from here the run can be taken up again.
+    /// Writes `last.ckpt`: from here the run can be taken up again. All processes must have come to the same
+    /// weights.
     pub(crate) fn write_checkpoint(&mut self) -> Result<(), TrainError> {
+        let model = weights::state_dict(&self.model);
+        if self.ranks.size() > 1 {
+            self.ranks.check_same("weights", &weights_hash(&model))?;
+        }
+        let Some(meta) = self.meta()? else { return Ok(()) };
         let checkpoint = Checkpoint {
-            meta: self.meta()?,
-            model: weights::state_dict(&self.model),
+            meta,
+            model,
             ema: self.ema.as_ref().map(|ema| {
                 let average = |(n, t): (&String, &burn::tensor::Tensor<1>)| {
                     (n.clone(), read_back(t.clone(), t.dims().to_vec()))
@@ -124,30 +151,37 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
     /// Writes `best.ckpt`: the best weights, for reading only.
     pub(crate) fn write_best(&mut self) -> Result<(), TrainError> {
         let Some((evaluation, state)) = &self.best else { return Ok(()) };
-        let model = state.clone();
-        let step = evaluation.step;
-        let meta = Meta { step, ..self.meta()? };
+        let (step, model) = (evaluation.step, state.clone());
+        let Some(meta) = self.meta()? else { return Ok(()) };
+        let meta = Meta { step, ..meta };
         let nothing = StateDict::new();
         Checkpoint { meta, model, ema: None, optimiser: nothing.clone(), best: nothing }
             .write(&self.run.best())
     }
 
-    /// Where the run stands. The logs are made durable first, so that a checkpoint never points past them.
-    fn meta(&mut self) -> Result<Meta, TrainError> {
-        Ok(Meta {
+    /// Where the run stands; `None` in a process that writes no files. The logs are made durable first, so that a
+    /// checkpoint never points past them.
+    fn meta(&mut self) -> Result<Option<Meta>, TrainError> {
+        let elapsed_s = self.elapsed_s();
+        let Some(journal) = &mut self.journal else { return Ok(None) };
+        Ok(Some(Meta {
             step: self.step,
             experiment: self.experiment.to_toml(),
             data_hash: self.data.hash.clone(),
             history: self.history.clone(),
             best: self.best.as_ref().map(|(evaluation, _)| evaluation.clone()),
-            elapsed_s: self.elapsed_s(),
-            log_bytes: self.log.sync()?,
-            events_bytes: self.events.sync()?,
-        })
+            elapsed_s,
+            ranks: self.ranks.size(),
+            log_bytes: journal.log.sync()?,
+            events_bytes: journal.events.sync()?,
+        }))
     }
 
-    /// Writes what made the weights.
+    /// Writes what made the weights, in the first process.
     pub(crate) fn write_manifest(&self, state: RunState) -> Result<(), TrainError> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         let best: Option<&(Evaluation, StateDict)> = self.best.as_ref();
         let over = state != RunState::Running;
         let manifest = Manifest {
@@ -158,6 +192,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             hold_out: self.data.hold_out.clone(),
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             device: format!("{:?}", self.device),
+            ranks: self.ranks.size(),
             state,
             steps: self.step,
             best: best.map(|(evaluation, _)| evaluation.clone()),
@@ -169,8 +204,13 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
     }
 }
 
-/// The last checkpoint of `run`, made by this experiment on these films.
-fn read_matching(run: &RunDir, experiment: &Experiment, data: &TrainData) -> Result<Checkpoint, TrainError> {
+/// The last checkpoint of `run`, made by this experiment on these films in so many processes.
+fn read_matching(
+    run: &RunDir,
+    experiment: &Experiment,
+    data: &TrainData,
+    ranks: usize,
+) -> Result<Checkpoint, TrainError> {
     let path = run.last();
     if !path.exists() {
         return Err(TrainError::NothingToResume { path });
@@ -183,6 +223,9 @@ fn read_matching(run: &RunDir, experiment: &Experiment, data: &TrainData) -> Res
     if checkpoint.meta.data_hash != data.hash {
         let (was, now) = (checkpoint.meta.data_hash, data.hash.clone());
         return Err(TrainError::DataDiffers { path, was, now });
+    }
+    if checkpoint.meta.ranks != ranks {
+        return Err(TrainError::RankCountDiffers { path, was: checkpoint.meta.ranks, now: ranks });
     }
     Ok(checkpoint)
 }

@@ -8,8 +8,8 @@ use films::{experiment, films};
 use spinexr_core::Split;
 use spinexr_train::logs::{self, Record};
 use spinexr_train::{
-    Checkpoint, Device, Event, Experiment, LeftOut, Manifest, RunState, TrainData, TrainError, TrainOptions,
-    TrainOutcome, train,
+    Checkpoint, Device, Event, Experiment, LeftOut, Manifest, Ranks, RunState, TrainData, TrainError,
+    TrainOptions, TrainOutcome, train,
 };
 use std::path::Path;
 
@@ -24,6 +24,7 @@ fn run(
         out: out.to_owned(),
         resume,
         device: Device::flex(),
+        ranks: &Ranks::alone(),
         threads: 2,
         on_event: &mut |_| {},
         stop_after,
@@ -91,13 +92,18 @@ fn a_resumed_detector_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_resumed_faster_rcnn_equals_an_uninterrupted_one() {
+    resumed_equals_uninterrupted("faster_rcnn_mini");
+}
+
+#[test]
 fn a_resumed_sparse_rcnn_equals_an_uninterrupted_one() {
     resumed_equals_uninterrupted("sparse_rcnn_mini");
 }
 
 #[test]
 fn one_seed_gives_one_hash_for_any_number_of_threads() {
-    for architecture in ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini"] {
+    for architecture in ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini", "faster_rcnn_mini"] {
         let dir = tempfile::tempdir().unwrap();
         let sets = ["schedule.total_steps=4", "training.accumulation=2"];
         let experiment = experiment(architecture, dir.path(), &sets);
@@ -130,6 +136,7 @@ fn training_lowers_the_loss_and_tells_its_caller() {
         out: dir.path().join("run"),
         resume: false,
         device: Device::flex(),
+        ranks: &Ranks::alone(),
         threads: 1,
         on_event: &mut |event| events.push(event),
         stop_after: None,
@@ -151,6 +158,15 @@ fn training_lowers_the_loss_and_tells_its_caller() {
 
 #[test]
 fn a_small_sparse_rcnn_memorises_four_films() {
+    memorises_four_films("sparse_rcnn_mini");
+}
+
+#[test]
+fn a_small_faster_rcnn_memorises_four_films() {
+    memorises_four_films("faster_rcnn_mini");
+}
+
+fn memorises_four_films(architecture: &str) {
     let dir = tempfile::tempdir().unwrap();
     let sets = [
         "schedule.total_steps=150",
@@ -159,7 +175,7 @@ fn a_small_sparse_rcnn_memorises_four_films() {
         "augment.flip=0.0",
         "augment.brightness=0.0",
     ];
-    let experiment = experiment("sparse_rcnn_mini", dir.path(), &sets);
+    let experiment = experiment(architecture, dir.path(), &sets);
     let TrainData { cache, train: films, hold_out, .. } = films(dir.path(), &experiment);
     // Shown and asked for the same four.
     let four: Vec<_> = films.into_iter().filter(|film| film.abnormal).take(4).collect();
@@ -177,6 +193,7 @@ fn a_small_sparse_rcnn_memorises_four_films() {
             }
         },
         stop_after: None,
+        ranks: &Ranks::alone(),
     };
     let outcome = train(&experiment, &data, options).unwrap();
     let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;

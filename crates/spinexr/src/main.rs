@@ -8,6 +8,7 @@ mod console;
 mod demo_bundle;
 mod evaluation;
 mod exit;
+mod processes;
 mod training;
 
 use clap::{Parser, Subcommand};

@@ -9,7 +9,7 @@ use spinexr_infer::card::{CardFacts, CardMetric, card};
 use spinexr_infer::weights_file::Storage;
 use spinexr_infer::{Bundle, BundleInfo, BundleManifest, ModelSpec};
 use spinexr_models::Task;
-use spinexr_train::{Event, Experiment, TrainData, TrainOptions, TrainOutcome, train};
+use spinexr_train::{Event, Experiment, Ranks, TrainData, TrainOptions, TrainOutcome, train};
 use std::path::Path;
 
 /// Licence that bundles made by this program name unless told otherwise.
@@ -31,6 +31,8 @@ pub struct Session<'a> {
     pub stop_after: Option<u64>,
     /// The device as on the command line.
     pub device: &'a str,
+    /// The processes that train together.
+    pub ranks: &'a Ranks,
     /// Threads that prepare batches.
     pub threads: usize,
     /// No progress bars.
@@ -65,6 +67,7 @@ pub fn run(session: &Session<'_>) -> Result<TrainOutcome> {
         out: session.out.to_owned(),
         resume: session.resume,
         device: spinexr_infer::parse_device(session.device)?,
+        ranks: session.ranks,
         threads: session.threads,
         on_event: &mut on_event,
         stop_after: session.stop_after,

@@ -29,7 +29,8 @@ pub fn info(name: &str) -> BundleInfo {
 }
 
 pub fn decision(c_star: f64, keep_score: f64) -> Decision {
-    Decision { c_star, keep_score, display_score: 0.3, chosen_on: ChosenOn::Validation, films: 12 }
+    let chosen_on = ChosenOn::Validation;
+    Decision { c_star, keep_score, display_score: 0.3, chosen_on, films: 12, method: None }
 }
 
 /// A small classifier of 64 × 48 px.

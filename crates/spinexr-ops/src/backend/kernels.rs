@@ -9,9 +9,11 @@ use burn::backend::{Backend, IntDType, TensorMetadata};
 use burn::tensor::Shape;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
+use super::joint_norm;
 use super::roi_align::{engine_roi_align, engine_roi_align_backward};
 use crate::conv2d::Conv2dOptions;
 use crate::pool::MaxPool2dOptions;
+use crate::ranks;
 use crate::roi_align::{Roi, RoiAlignOptions};
 
 /// Operations with their gradients. The default bodies work on any backend.
@@ -230,6 +232,9 @@ pub(super) fn engine_norm_train<B: Backend>(
     eps: f64,
     relu: bool,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    if ranks::size() > 1 {
+        return joint_norm::forward::<B>(x, weight, bias, eps, relu);
+    }
     let result = B::batch_norm_train(x, weight, bias, eps);
     let output = if relu { B::relu(result.output) } else { result.output };
     (output, result.mean, result.variance)
@@ -239,6 +244,9 @@ pub(super) fn engine_norm_train_backward<B: Backend>(
     state: NormState<B>,
     grad: FloatTensor<B>,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
+    if ranks::size() > 1 {
+        return joint_norm::backward::<B>(state, grad);
+    }
     let NormState { x, weight, bias, mean, variance, eps, relu } = state;
     let grad = if relu {
         let output = B::batch_norm(x.clone(), weight.clone(), bias, mean.clone(), variance.clone(), eps);
@@ -279,7 +287,7 @@ pub(super) fn engine_channel_affine_backward<B: Backend>(
 }
 
 /// `[C]` -> `[1, C, 1, 1]`
-fn per_channel<B: Backend>(values: FloatTensor<B>) -> FloatTensor<B> {
+pub(super) fn per_channel<B: Backend>(values: FloatTensor<B>) -> FloatTensor<B> {
     let c = values.shape()[0];
     B::float_reshape(values, Shape::from([1, c, 1, 1]))
 }

@@ -10,6 +10,7 @@ mod autodiff;
 #[cfg(feature = "gpu")]
 mod cube;
 mod flex;
+mod joint_norm;
 pub(crate) mod kernels;
 mod roi_align;
 

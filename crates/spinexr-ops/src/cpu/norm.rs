@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::conv::Films;
 use super::elementwise::{LANES, sum, sum_squares};
 use super::planes::SharedOut;
+use crate::ranks;
 
 /// Sizes of a batch of planes.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +22,14 @@ pub(crate) struct Planes {
     pub pixels: usize,
 }
 
-/// Mean and biased variance of each channel.
+/// Mean and biased variance of each channel, over all processes that train together.
 pub(crate) fn statistics(planes: Planes, x: Films<'_>) -> (Vec<f32>, Vec<f32>) {
+    let joint = ranks::join_moments(planes.n * planes.pixels, moments(planes, x));
+    joint.into_iter().map(|(mean, variance)| (mean as f32, variance as f32)).unzip()
+}
+
+/// Mean of each channel, and the sum of squared distances from it.
+fn moments(planes: Planes, x: Films<'_>) -> Vec<(f64, f64)> {
     let Planes { n, c, pixels } = planes;
     (0..c)
         .into_par_iter()
@@ -43,9 +50,9 @@ pub(crate) fn statistics(planes: Planes, x: Films<'_>) -> (Vec<f32>, Vec<f32>) {
                 squares += own_squares + delta * delta * count * pixels as f64 / total;
                 count = total;
             }
-            (mean as f32, (squares.max(0.0) / count) as f32)
+            (mean, squares)
         })
-        .unzip()
+        .collect()
 }
 
 /// `y = x * scale + shift` by channel, then ReLU if asked for.
@@ -135,42 +142,63 @@ pub(crate) fn norm_grad(
     // The forward pass's own numbers, so that the ReLU opens and closes at the same values.
     let (scale, shift) = fold(weight, bias, mean, variance, eps);
     let out = SharedOut::new(out);
-    (0..c)
-        .into_par_iter()
-        .map(|channel| {
-            let at = channel * pixels;
-            let (scale, shift, center) = (scale[channel], shift[channel], mean[channel]);
-            let (mut total, mut total_x) = (0.0f64, 0.0f64);
-            for film in 0..n {
-                let (x, dy) = (x.part(film, at, pixels), dy.part(film, at, pixels));
-                let (g, gx) = gradient_sums(x, dy, scale, shift, relu, center);
-                total += g;
-                total_x += gx;
-            }
-            // dx = scale * (g - mean(g) - x^ * mean(g x^)),  x^ = (x - mean) * inverse
-            let inverse = 1.0 / (f64::from(variance[channel]) + eps).sqrt();
-            let count = (n * pixels) as f64;
-            let slope = -(f64::from(scale) * inverse * inverse * total_x / count) as f32;
-            let offset = (-f64::from(scale) * total / count) as f32 - slope * center;
-            for film in 0..n {
-                let (x, dy) = (x.part(film, at, pixels), dy.part(film, at, pixels));
-                // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; each task
-                // has its own channel.
-                let dx = unsafe { out.part((film * c + channel) * pixels, pixels) };
-                if relu {
-                    for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                        let g = if x * scale + shift <= 0.0 { 0.0 } else { dy };
-                        dx.write(g * scale + (x * slope + offset));
-                    }
-                } else {
-                    for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
-                        dx.write(dy * scale + (x * slope + offset));
-                    }
+    // Sums over the channel of the gradient g behind the ReLU, and of g (x - mean).
+    let sums = |channel: usize| {
+        let at = channel * pixels;
+        let (scale, shift, center) = (scale[channel], shift[channel], mean[channel]);
+        let (mut total, mut total_x) = (0.0f64, 0.0f64);
+        for film in 0..n {
+            let (x, dy) = (x.part(film, at, pixels), dy.part(film, at, pixels));
+            let (g, gx) = gradient_sums(x, dy, scale, shift, relu, center);
+            total += g;
+            total_x += gx;
+        }
+        (total, total_x)
+    };
+    let inverse = |channel: usize| 1.0 / (f64::from(variance[channel]) + eps).sqrt();
+    // dx = scale * (g - mean(g) - x^ * mean(g x^)),  x^ = (x - mean) * inverse, with means over `count` values
+    let write_dx = |channel: usize, (total, total_x): (f64, f64), count: f64| {
+        let at = channel * pixels;
+        let inverse = inverse(channel);
+        let (scale, shift, center) = (scale[channel], shift[channel], mean[channel]);
+        let slope = -(f64::from(scale) * inverse * inverse * total_x / count) as f32;
+        let offset = (-f64::from(scale) * total / count) as f32 - slope * center;
+        for film in 0..n {
+            let (x, dy) = (x.part(film, at, pixels), dy.part(film, at, pixels));
+            // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; each task
+            // has its own channel.
+            let dx = unsafe { out.part((film * c + channel) * pixels, pixels) };
+            if relu {
+                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+                    let g = if x * scale + shift <= 0.0 { 0.0 } else { dy };
+                    dx.write(g * scale + (x * slope + offset));
+                }
+            } else {
+                for ((dx, &x), &dy) in dx.iter_mut().zip(x).zip(dy) {
+                    dx.write(dy * scale + (x * slope + offset));
                 }
             }
-            ((total_x * inverse) as f32, total as f32)
-        })
-        .unzip()
+        }
+    };
+    let count = (n * pixels) as f64;
+    let own: Vec<(f64, f64)> = if ranks::size() == 1 {
+        // One task a channel: its planes are still in the cache for the second pass.
+        let both = |channel| {
+            let own = sums(channel);
+            write_dx(channel, own, count);
+            own
+        };
+        (0..c).into_par_iter().map(both).collect()
+    } else {
+        let own: Vec<(f64, f64)> = (0..c).into_par_iter().map(sums).collect();
+        let mut joint: Vec<f64> = own.iter().flat_map(|&(total, total_x)| [total, total_x]).collect();
+        ranks::sum(&mut joint);
+        let count = count * ranks::size() as f64;
+        (0..c).into_par_iter().for_each(|i| write_dx(i, (joint[2 * i], joint[2 * i + 1]), count));
+        own
+    };
+    // The parameters' gradients stay this process's: the trainer takes their mean with all others.
+    own.iter().enumerate().map(|(i, (total, total_x))| ((total_x * inverse(i)) as f32, *total as f32)).unzip()
 }
 
 /// Gradients of [`affine`]: `(d scale, d shift)`, and `dx` into `out`.

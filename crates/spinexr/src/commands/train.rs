@@ -1,11 +1,16 @@
-//! `spinexr train`: one model from a configuration file.
+//! `spinexr train`: one model from a configuration file, by one process or by several together (docs/scale.md).
 
 use crate::Global;
 use crate::console::{Bar, list_failures};
+#[cfg(feature = "mpi")]
+use crate::exit;
 use crate::exit::{CommandResult, Done, usage};
+use crate::processes;
 use crate::training;
 use anyhow::Context;
-use spinexr_train::{Experiment, RunState};
+#[cfg(feature = "mpi")]
+use spinexr_train::mpi::World;
+use spinexr_train::{Experiment, Ranks, RunState};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -39,7 +44,35 @@ pub struct Args {
     seed: Option<u64>,
 }
 
+/// Trains alone, or with the processes that `mpirun` or `srun` started beside this one.
+#[cfg(feature = "mpi")]
 pub fn run(args: Args, global: &Global) -> CommandResult {
+    let world = World::start().map_err(anyhow::Error::new)?;
+    let ranks = world.ranks();
+    processes::check(ranks.size())?;
+    if ranks.size() == 1 {
+        return train(args, global, ranks);
+    }
+    match train(args, global, ranks) {
+        Ok(done) => Ok(done),
+        // The others would wait for this process for ever.
+        Err(error) => {
+            exit::report(Err(error), global.json);
+            world.abort(exit::FAILED)
+        }
+    }
+}
+
+/// Trains.
+#[cfg(not(feature = "mpi"))]
+pub fn run(args: Args, global: &Global) -> CommandResult {
+    processes::check(1)?;
+    train(args, global, &Ranks::alone())
+}
+
+fn train(args: Args, global: &Global, ranks: &Ranks) -> CommandResult {
+    // One process speaks for all.
+    let global = &Global { quiet: global.quiet || !ranks.is_first(), ..global.clone() };
     let mut sets = args.sets;
     sets.extend(args.seed.map(|seed| format!("seed={seed}")));
     let experiment = Experiment::load(&args.config, &sets).map_err(usage)?;
@@ -47,14 +80,20 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
 
     let bar = Bar::new("preparing films", global.quiet);
-    let data = spinexr_train::load(&experiment, global.thread_count(), &|p| bar.update(p))
+    let data = spinexr_train::load(&experiment, ranks, global.thread_count(), &|p| bar.update(p))
         .with_context(|| format!("loading the data set {}", experiment.data.dir.display()))?;
     bar.finish();
-    if !data.left_out.is_empty() {
+    if ranks.is_first() && !data.left_out.is_empty() {
         eprintln!("WARNING: films that cannot be prepared are left out ({}):", data.left_out.len());
         list_failures(data.left_out.iter().map(|film| &film.error));
     }
-    eprintln!("{} training films, {} validation films", data.train.len(), data.validation.len());
+    if ranks.is_first() {
+        eprintln!("{} training films, {} validation films", data.train.len(), data.validation.len());
+        if ranks.size() > 1 {
+            let films = experiment.training.batch_size * ranks.size();
+            eprintln!("{} processes, {films} films a forward pass together", ranks.size());
+        }
+    }
 
     let outcome = training::run(&training::Session {
         experiment: &experiment,
@@ -63,9 +102,14 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         resume: args.resume,
         stop_after: args.stop_after,
         device: &args.device,
+        ranks,
         threads: global.thread_count(),
         quiet: global.quiet,
     })?;
+    let done = if data.left_out.is_empty() { Done::All } else { Done::SomeFailed };
+    if !ranks.is_first() {
+        return Ok(done);
+    }
     let bundle = match outcome.state {
         RunState::Finished => {
             let path = out.join(format!("{}.spinexr", experiment.name));
@@ -90,5 +134,5 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         "data_hash": outcome.data_hash,
         "failed": data.left_out,
     }))?;
-    Ok(if data.left_out.is_empty() { Done::All } else { Done::SomeFailed })
+    Ok(done)
 }
