@@ -30,6 +30,7 @@ pub mod retinanet_inference;
 pub mod retinanet_loss;
 
 pub mod roi_pooler;
+mod suppression;
 pub mod weights;
 
 pub use architecture::{Architecture, Task};

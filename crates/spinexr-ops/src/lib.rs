@@ -1,7 +1,7 @@
 //! Tensor operations the engine lacks or does slowly, each with its gradient.
 //!
 //! On the CPU (Burn's Flex backend, with or without autodiff) the operations run on this crate's own
-//! kernels; on any other backend they fall back to the engine's ops. The kernels are deterministic:
+//! kernels; on any other backend they fall back to the engine's ops where a GPU kernel is not ours. The kernels are deterministic:
 //! results are the same bytes whatever the number of threads.
 //!
 //! # Code map
@@ -9,8 +9,10 @@
 //!   [`roi_align`](mod@roi_align): what a model uses.
 //! - [`inference`]: layers of a network that is only run, without tensors.
 //! - [`allocation`]: one call at the start of a program that trains.
+//! - [`suppression`]: overlapping boxes on the device where a network ran.
 //! - `backend`: the operations as a backend extension, with the backward steps.
 //! - `cpu`: the CPU kernels, over plain slices.
+//! - `gpu`: kernels for GPUs, for what the engine has not (feature `gpu`).
 #![warn(missing_docs)]
 
 pub mod activation;
@@ -25,6 +27,7 @@ pub mod inference;
 pub mod pool;
 pub mod roi_align;
 mod running_stat;
+pub mod suppression;
 pub mod upsample;
 
 pub use activation::{add_relu, relu};
@@ -33,4 +36,5 @@ pub use conv2d::{Conv2d, Conv2dConfig, Conv2dOptions, conv2d};
 pub use pool::{MaxPool2dOptions, global_avg_pool, max_pool2d};
 pub use roi_align::{Roi, RoiAlignOptions, roi_align};
 pub use running_stat::RunningStat;
+pub use suppression::suppress;
 pub use upsample::upsample_nearest;
