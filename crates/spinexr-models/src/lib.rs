@@ -35,6 +35,7 @@ pub mod retinanet_inference;
 pub mod retinanet_loss;
 pub mod roi_pooler;
 pub mod sparse_rcnn;
+mod suppression;
 pub mod weights;
 
 pub use architecture::{Architecture, Task};

@@ -314,4 +314,13 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
+
+    fn op_overlaps(
+        boxes: FloatTensor<Self>,
+        first: usize,
+        rows: usize,
+        iou_threshold: f32,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::overlaps(boxes.into_parts().0, first, rows, iou_threshold))
+    }
 }

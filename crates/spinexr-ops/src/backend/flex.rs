@@ -7,7 +7,7 @@ use core::mem::MaybeUninit;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::{DType, FloatDType, Shape, TensorData};
 
 use super::kernels::{self, Kernels, NormState};
 use super::roi_align::{engine_roi_align, engine_roi_align_backward};
@@ -16,12 +16,14 @@ use crate::cpu::conv::{self, Films};
 use crate::cpu::elementwise;
 use crate::cpu::geometry::ConvShape;
 use crate::cpu::norm::{self, Planes};
+use crate::cpu::overlaps;
 use crate::cpu::planes::written;
 use crate::cpu::pool::{self, Windows};
 use crate::cpu::roi_align::{self, Grid, Region};
 use crate::cpu::simd::Isa;
 use crate::pool::MaxPool2dOptions;
 use crate::roi_align::{Roi, RoiAlignOptions};
+use crate::suppression::BITS;
 
 type FlexTensor = FloatTensor<Flex>;
 
@@ -422,6 +424,13 @@ impl Kernels for Flex {
         let mut dx = vec![0.0; x.layout().num_elements()];
         roi_align::map_grad(grid, dims(&x)[0], &regions, values(&grad), &mut dx);
         tensor(dx, x.shape())
+    }
+
+    fn overlaps(boxes: FlexTensor, first: usize, rows: usize, iou_threshold: f32) -> FlexTensor {
+        let boxes = dense(Self::float_cast(boxes, FloatDType::F32));
+        let (boxes, _) = values(&boxes).as_chunks::<5>();
+        let words = boxes.len().div_ceil(BITS);
+        tensor(overlaps::overlaps(boxes, first, rows, iou_threshold), [rows, words])
     }
 }
 

@@ -16,7 +16,7 @@ use crate::pool::MaxPool2dOptions;
 use crate::ranks;
 use crate::roi_align::{Roi, RoiAlignOptions};
 
-/// Operations with their gradients. The default bodies work on any backend.
+/// Operations with their gradients. The default bodies work on any backend; the one without has a few lines on each.
 pub trait Kernels: Backend {
     /// Convolution.
     fn conv2d_forward(
@@ -158,6 +158,10 @@ pub trait Kernels: Backend {
     ) -> FloatTensor<Self> {
         engine_roi_align_backward::<Self>(x, rois, options, grad)
     }
+
+    /// Which boxes overlap a better one of their class, see [`super::FilmOps::op_overlaps`].
+    fn overlaps(boxes: FloatTensor<Self>, first: usize, rows: usize, iou_threshold: f32)
+    -> FloatTensor<Self>;
 }
 
 /// What the backward of a batch norm needs: what the forward was called with, and its statistics.

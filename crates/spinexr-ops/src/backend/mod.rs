@@ -76,6 +76,16 @@ pub trait FilmOps: Backend {
 
     /// A grid of features for each box, `[N, C, H, W]` -> `[R, C, bins, bins]`.
     fn op_roi_align(x: FloatTensor<Self>, rois: Arc<[Roi]>, options: RoiAlignOptions) -> FloatTensor<Self>;
+
+    /// Which boxes overlap a better one of their class: for `rows` boxes from `first`, bits of the later boxes whose IoU
+    /// with it is greater than the threshold, [`BITS`](crate::suppression::BITS) in a value from the lowest. `boxes`:
+    /// `[K, 5]`, corners and class, best first; gives `[rows, ⌈K / BITS⌉]`. Has no gradient.
+    fn op_overlaps(
+        boxes: FloatTensor<Self>,
+        first: usize,
+        rows: usize,
+        iou_threshold: f32,
+    ) -> FloatTensor<Self>;
 }
 
 /// [`FilmOps`] of a backend without autodiff: its [`Kernels`].
@@ -144,6 +154,15 @@ macro_rules! film_ops_by_kernels {
                 options: RoiAlignOptions,
             ) -> FloatTensor<Self> {
                 Self::roi_align(x, &rois, options)
+            }
+
+            fn op_overlaps(
+                boxes: FloatTensor<Self>,
+                first: usize,
+                rows: usize,
+                iou_threshold: f32,
+            ) -> FloatTensor<Self> {
+                Self::overlaps(boxes, first, rows, iou_threshold)
             }
         }
     };

@@ -8,6 +8,7 @@ pub(crate) mod elementwise;
 pub(crate) mod gemm;
 pub(crate) mod geometry;
 pub(crate) mod norm;
+pub(crate) mod overlaps;
 pub(crate) mod planes;
 pub(crate) mod pool;
 pub(crate) mod product;

@@ -37,6 +37,10 @@ pub fn run(_: Args, global: &Global) -> CommandResult {
     check("program", Ok(format!("spinexr {}, {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)));
     check("processor", Ok(format!("{} threads, {}", global.thread_count(), processor_features())));
     check("devices", Ok(device::available().join(", ")));
+    for &name in &device::available()[1..] {
+        let choice = name.parse().context("a device's name is the word for it");
+        check(&format!("device {name}"), choice.and_then(|choice| Ok(device::try_out(choice)?)));
+    }
 
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     for (name, syntax) in [
