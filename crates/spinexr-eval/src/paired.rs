@@ -178,10 +178,8 @@ mod tests {
     #[test]
     fn delong_equals_the_reference() {
         let wanted = &golden_sets::results("metrics_binary")["paired"];
-        let positive: Vec<bool> = tensor("plain/labels").iter().map(|l| *l == 1.0).collect();
-        let found = delong_test(&positive, &tensor("plain/scores"), &tensor("paired/second_scores"))
-            .unwrap()
-            .unwrap();
+        let [first, second] = ["plain/scores", "paired/second_scores"].map(golden_sets::tensor);
+        let found = delong_test(&golden_sets::labels("plain"), &first, &second).unwrap().unwrap();
         let near = |what: &str, got: f64, expected: &Value| {
             let expected = expected.as_f64().unwrap();
             assert!((got - expected).abs() < 1e-12, "{what}: {got}, expected {expected}");
