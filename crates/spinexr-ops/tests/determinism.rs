@@ -22,6 +22,7 @@ fn step() -> Vec<Vec<u32>> {
     let [_, _, height, width] = y.dims();
     let small = max_pool2d(y.clone(), [3, 3], [2, 2], [1, 1]);
     let z = last.forward(add_relu(y, upsample_nearest(small, [height, width])));
+    let z = channel_gate(silu(z.clone()), global_avg_pool(z).unsqueeze_dims::<4>(&[2, 3]));
     let corners = signed(4, 40 * 4);
     let rois: Vec<Roi> = corners
         .as_chunks::<4>()
