@@ -6,14 +6,14 @@ use spinexr_core::progress::silent;
 use spinexr_core::{FilmAnnotation, FilmPrediction, Split, fusion};
 use spinexr_data::{Dataset, Film, cache};
 use spinexr_dicom::{Policy, ReadOptions, find_films};
-use spinexr_infer::{FilmResult, InferError, Pipeline};
+use spinexr_infer::{Bundle, FilmResult, InferError, Pipeline};
 use spinexr_models::Architecture;
 use std::fs;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use support::{
-    FLOOR, bundle, classifier, decision, detector, films, framework, options, pipeline, predict, predictions,
-    write_dicom, write_png,
+    FLOOR, bundle, classifier, decision, detector, detector_of, films, framework, options, pipeline, predict,
+    predictions, write_dicom, write_png,
 };
 
 #[test]
@@ -60,6 +60,23 @@ fn the_record_is_complete() {
     }
     // Boxes of the whole film, not only of a corner in input px (64 × 96).
     assert!(film.boxes.iter().any(|b| b.xyxy.y2 > 200.0));
+}
+
+#[test]
+fn an_efficientdet_finds_in_a_bundle_what_it_finds_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = films(dir.path());
+    let made = bundle(vec![detector_of("boxes", Architecture::EfficientdetMini, 3)], None);
+    let path = dir.path().join("e.spinexr");
+    made.save(&path).unwrap();
+    let loaded = Bundle::load(&path).unwrap();
+    assert_eq!(loaded.hash(), made.hash());
+    let alone = predictions(&pipeline(&[made], 1, 1), &paths);
+    assert!(alone.iter().all(|film| !film.boxes.is_empty() && film.p_abnormal.is_none()));
+    for film in &alone {
+        assert!(film.boxes.iter().all(|b| b.score > FLOOR && b.xyxy.is_proper()));
+    }
+    assert_eq!(predictions(&pipeline(&[loaded], 3, 2), &paths), alone);
 }
 
 #[test]

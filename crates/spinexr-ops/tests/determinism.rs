@@ -6,8 +6,8 @@ mod support;
 
 use burn::tensor::Device;
 use spinexr_ops::{
-    BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, conv2d, global_avg_pool, max_pool2d,
-    roi_align, upsample_nearest,
+    BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, channel_gate, conv2d, global_avg_pool,
+    max_pool2d, roi_align, silu, upsample_nearest,
 };
 use support::{leaf, signed, values};
 

@@ -96,8 +96,13 @@ fn a_resumed_sparse_rcnn_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_resumed_efficientdet_equals_an_uninterrupted_one() {
+    resumed_equals_uninterrupted("efficientdet_mini");
+}
+
+#[test]
 fn one_seed_gives_one_hash_for_any_number_of_threads() {
-    for architecture in ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini"] {
+    for architecture in ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini", "efficientdet_mini"] {
         let dir = tempfile::tempdir().unwrap();
         let sets = ["schedule.total_steps=4", "training.accumulation=2"];
         let experiment = experiment(architecture, dir.path(), &sets);
@@ -151,6 +156,15 @@ fn training_lowers_the_loss_and_tells_its_caller() {
 
 #[test]
 fn a_small_sparse_rcnn_memorises_four_films() {
+    memorises_four_films("sparse_rcnn_mini");
+}
+
+#[test]
+fn a_small_efficientdet_memorises_four_films() {
+    memorises_four_films("efficientdet_mini");
+}
+
+fn memorises_four_films(architecture: &str) {
     let dir = tempfile::tempdir().unwrap();
     let sets = [
         "schedule.total_steps=150",
@@ -159,7 +173,7 @@ fn a_small_sparse_rcnn_memorises_four_films() {
         "augment.flip=0.0",
         "augment.brightness=0.0",
     ];
-    let experiment = experiment("sparse_rcnn_mini", dir.path(), &sets);
+    let experiment = experiment(architecture, dir.path(), &sets);
     let TrainData { cache, train: films, hold_out, .. } = films(dir.path(), &experiment);
     // Shown and asked for the same four.
     let four: Vec<_> = films.into_iter().filter(|film| film.abnormal).take(4).collect();
