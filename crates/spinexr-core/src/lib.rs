@@ -5,10 +5,12 @@
 //! Source: VinDr-SpineXR, arXiv 2106.12930 (MICCAI 2021).
 
 pub mod annotation;
+pub mod box_fusion;
 pub mod boxes;
 pub mod findings;
 pub mod fusion;
 mod hex;
+pub mod method;
 pub mod nms;
 pub mod prediction;
 pub mod progress;
@@ -16,9 +18,11 @@ pub mod split;
 pub mod whole_file;
 
 pub use annotation::{Annotation, FilmAnnotation};
+pub use box_fusion::WeightedBoxFusion;
 pub use boxes::BoxXyxy;
 pub use findings::{Category, Finding};
 pub use fusion::Gate;
 pub use hex::hex;
+pub use method::{BoxFusion, Method, Tta};
 pub use prediction::{Detection, FilmPrediction};
 pub use split::Split;

@@ -3,7 +3,7 @@
 //! Every table, curve and threshold is computed from these records and the annotations; no model is
 //! needed to repeat an evaluation.
 
-use crate::{BoxXyxy, Finding, Gate, Split, fusion};
+use crate::{BoxXyxy, Finding, Gate, Method, Split, fusion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -53,6 +53,9 @@ pub struct FilmPrediction {
     pub boxes: Vec<Detection>,
     /// Boxes of the detector alone.
     pub boxes_before_gate: Vec<Detection>,
+    /// Views and how boxes were put together; absent where each model ran once and there was one detector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
     /// What was done to the pixels, as data (see `spinexr-dicom`).
     pub pixels: serde_json::Value,
     /// Time spent.
@@ -104,6 +107,7 @@ mod tests {
             threshold: None,
             boxes: vec![],
             boxes_before_gate: vec![detection(0.75), detection(0.25)],
+            method: None,
             pixels: serde_json::json!({"polarity": "none"}),
             timings: Timings::default(),
             model: "abc".into(),

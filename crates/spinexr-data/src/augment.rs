@@ -1,17 +1,18 @@
-//! Random changes of a training film, geometry and grey values, in one pass over its pixels.
+//! Random changes of a training film, geometry and grey values, in one pass over its pixels; and the settings of all
+//! that is done to training films (the rest of which is in `compose`).
 //!
 //! A box keeps its label through every change: labels and boxes travel in one struct, and what leaves the
 //! frame is dropped as a whole. Geometry is one affine warp with bilinear sampling; grey values go through
 //! one table. Padding and what the warp uncovers stay exactly 0.
 
+use crate::affine::{Affine, warp};
 use crate::mix::scatter;
-use crate::{DataError, LabelledBox, PreparedFilm};
+use crate::{AutoAugmentPolicy, DataError, LabelledBox, PreparedFilm};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
-use spinexr_core::BoxXyxy;
 
 /// How far a film may be changed. Every range is symmetric about "unchanged", drawn uniformly.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default = "AugmentConfig::none")]
 pub struct AugmentConfig {
     /// Chance of mirroring left to right, `0..=1`.
@@ -32,11 +33,24 @@ pub struct AugmentConfig {
     pub noise: f32,
     /// A box is dropped when less than this share of its area stays in the frame.
     pub min_visible: f32,
+    /// A published policy, done to each film before the changes above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_augment: Option<AutoAugmentPolicy>,
+    /// Sizes of training, as shares of the prepared input size up to 1; each batch has one of them, all equally
+    /// likely. Empty for the input size alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<f32>,
+    /// Chance of a film being shown with three others, each in a quarter of the input, `0..=1`.
+    pub mosaic: f32,
+    /// Chance of a rare finding of another training film being pasted in, `0..=1`.
+    pub copy_paste: f32,
+    /// Findings on less than this share of the training films are rare.
+    pub copy_paste_below: f32,
 }
 
 impl AugmentConfig {
     /// No change.
-    pub const fn none() -> Self {
+    pub fn none() -> Self {
         Self {
             flip: 0.0,
             scale: 0.0,
@@ -47,16 +61,21 @@ impl AugmentConfig {
             gamma: 0.0,
             noise: 0.0,
             min_visible: 0.3,
+            auto_augment: None,
+            sizes: Vec::new(),
+            mosaic: 0.0,
+            copy_paste: 0.0,
+            copy_paste_below: 0.1,
         }
     }
 
     /// The paper's classifier: a flip at one half.
-    pub const fn flip_only() -> Self {
+    pub fn flip_only() -> Self {
         Self { flip: 0.5, ..Self::none() }
     }
 
     /// Mild changes that keep anatomy believable, for classifier and detector alike.
-    pub const fn mild() -> Self {
+    pub fn mild() -> Self {
         Self {
             flip: 0.5,
             scale: 0.1,
@@ -66,7 +85,7 @@ impl AugmentConfig {
             contrast: 0.2,
             gamma: 0.2,
             noise: 0.01,
-            min_visible: 0.3,
+            ..Self::none()
         }
     }
 
@@ -85,7 +104,14 @@ impl AugmentConfig {
             ("gamma", self.gamma, 4.0, "a number from 0 to 4"),
             ("noise", self.noise, 1.0, "a number from 0 to 1"),
             ("min_visible", self.min_visible, 1.0, "a share from 0 to 1"),
+            ("mosaic", self.mosaic, 1.0, "a chance from 0 to 1"),
+            ("copy_paste", self.copy_paste, 1.0, "a chance from 0 to 1"),
+            ("copy_paste_below", self.copy_paste_below, 1.0, "a share from 0 to 1"),
         ];
+        if let Some(size) = self.sizes.iter().find(|size| !(0.1..=1.0).contains(*size)) {
+            let expected = "shares of the input size from 0.1 to 1";
+            return Err(DataError::Setting { name: "sizes", expected, found: size.to_string() });
+        }
         match settings.into_iter().find(|s| !(0.0..=s.2).contains(&s.1)) {
             None => Ok(()),
             Some((name, found, _, expected)) => {
@@ -109,7 +135,7 @@ pub fn augment(
     let (content_h, content_w) = film.content_px();
     let tone = ToneTable::new(&drawn);
     let noise = Noise::new(drawn.noise, drawn.noise_key);
-    let forward = Affine::forward(&drawn, content_h as f64, content_w as f64);
+    let forward = drawn.forward(content_h as f64, content_w as f64);
     if drawn.only_flips() {
         let width = film.width;
         for (y, row) in film.pixels.chunks_exact_mut(width).take(content_h).enumerate() {
@@ -120,7 +146,12 @@ pub fn augment(
             change_greys(run, y * width, tone.as_ref(), &noise);
         }
     } else {
-        film.pixels = warp(film, content_h, content_w, &forward.inverse(), tone.as_ref(), &noise);
+        let mut changed = vec![0; film.pixels.len()];
+        let content = (content_h, content_w);
+        warp(&film.pixels, &mut changed, film.width, content, &forward.inverse(), |run, first| {
+            change_greys(run, first, tone.as_ref(), &noise);
+        });
+        film.pixels = changed;
     }
     let (w, h) = (film.width as f32, film.height as f32);
     boxes.retain_mut(|b| {
@@ -161,50 +192,19 @@ impl Draws {
         }
     }
 
-    fn only_flips(&self) -> bool {
-        self.zoom == 1.0 && self.shift == (0.0, 0.0) && self.angle_rad == 0.0
-    }
-}
-
-/// `x' = a x + b y + c`, `y' = d x + e y + f`, continuous px (a pixel's centre is at one half).
-#[derive(Debug, Clone, Copy)]
-struct Affine {
-    a: f64,
-    b: f64,
-    c: f64,
-    d: f64,
-    e: f64,
-    f: f64,
-}
-
-impl Affine {
     /// From the film as it was to the film as it will be: mirror, zoom and turn about the middle of the
     /// film's content, then shift.
-    fn forward(drawn: &Draws, content_h: f64, content_w: f64) -> Self {
+    fn forward(&self, content_h: f64, content_w: f64) -> Affine {
         let (cx, cy) = (content_w / 2.0, content_h / 2.0);
-        let (sin, cos) = (drawn.angle_rad.sin() * drawn.zoom, drawn.angle_rad.cos() * drawn.zoom);
-        let mirror = if drawn.flip { -1.0 } else { 1.0 };
+        let (sin, cos) = (self.angle_rad.sin() * self.zoom, self.angle_rad.cos() * self.zoom);
+        let mirror = if self.flip { -1.0 } else { 1.0 };
         let (a, b, d, e) = (cos * mirror, -sin, sin * mirror, cos);
-        let (dx, dy) = (drawn.shift.0 * content_w, drawn.shift.1 * content_h);
-        Self { a, b, c: cx + dx - a * cx - b * cy, d, e, f: cy + dy - d * cx - e * cy }
+        let (dx, dy) = (self.shift.0 * content_w, self.shift.1 * content_h);
+        Affine { a, b, c: cx + dx - a * cx - b * cy, d, e, f: cy + dy - d * cx - e * cy }
     }
 
-    /// From the film as it will be back to the film as it was.
-    fn inverse(&self) -> Self {
-        let det = self.a * self.e - self.b * self.d; // ± zoom², never 0
-        let (a, b, d, e) = (self.e / det, -self.b / det, -self.d / det, self.a / det);
-        Self { a, b, c: -(a * self.c + b * self.f), d, e, f: -(d * self.c + e * self.f) }
-    }
-
-    /// The upright box around the image of `b`.
-    fn around(&self, b: &BoxXyxy) -> BoxXyxy {
-        let corners = [(b.x1, b.y1), (b.x2, b.y1), (b.x1, b.y2), (b.x2, b.y2)].map(|(x, y)| {
-            let (x, y) = (f64::from(x), f64::from(y));
-            let px = (self.a * x + self.b * y + self.c) as f32;
-            let py = (self.d * x + self.e * y + self.f) as f32;
-            BoxXyxy::new(px, py, px, py)
-        });
-        corners[1..].iter().fold(corners[0], |all, c| all.union(c))
+    fn only_flips(&self) -> bool {
+        self.zoom == 1.0 && self.shift == (0.0, 0.0) && self.angle_rad == 0.0
     }
 }
 
@@ -278,65 +278,6 @@ fn change_greys(run: &mut [u16], first: usize, tone: Option<&ToneTable>, noise: 
     if noise.gain > 0 {
         noise.add(run, first);
     }
-}
-
-/// One in fixed point: coordinates are whole numbers of 2^-32 px, so that a pixel's place is one addition
-/// away from its neighbour's and no sum of roundings builds up.
-const ONE: i64 = 1 << 32;
-
-/// The film seen through `inverse` (output px to source px), `[H, W]`.
-fn warp(
-    film: &PreparedFilm,
-    content_h: usize,
-    content_w: usize,
-    inverse: &Affine,
-    tone: Option<&ToneTable>,
-    noise: &Noise,
-) -> Vec<u16> {
-    let width = film.width;
-    let source = &film.pixels;
-    let mut out = vec![0u16; source.len()];
-    let fixed = |px: f64| (px * ONE as f64).round() as i64;
-    let (end_x, end_y) = (content_w as i64 * ONE, content_h as i64 * ONE);
-    let (step_x, step_y) = (fixed(inverse.a), fixed(inverse.d));
-    for (y, row) in out.chunks_exact_mut(width).enumerate() {
-        let v = y as f64 + 0.5;
-        let mut sx = fixed(inverse.a * 0.5 + inverse.b * v + inverse.c);
-        let mut sy = fixed(inverse.d * 0.5 + inverse.e * v + inverse.f);
-        // A straight line meets the film in one run of pixels; the others stay 0.
-        let (mut first, mut end) = (width, width);
-        for (x, pixel) in row.iter_mut().enumerate() {
-            if (0..end_x).contains(&sx) && (0..end_y).contains(&sy) {
-                first = first.min(x);
-                // Samples lie at pixel centres; the outermost half pixel repeats the border.
-                let fx = (sx - ONE / 2).clamp(0, end_x - ONE);
-                let fy = (sy - ONE / 2).clamp(0, end_y - ONE);
-                let (ix, iy) = ((fx >> 32) as usize, (fy >> 32) as usize);
-                let right = usize::from(ix + 1 < content_w);
-                let below = if iy + 1 < content_h { width } else { 0 };
-                let at = iy * width + ix;
-                let top = blend(source[at], source[at + right], fx);
-                let bottom = blend(source[at + below], source[at + below + right], fx);
-                *pixel = blend(top, bottom, fy);
-            } else if first < width {
-                end = x;
-                break;
-            }
-            sx += step_x;
-            sy += step_y;
-        }
-        if first < width {
-            change_greys(&mut row[first..end], y * width + first, tone, noise);
-        }
-    }
-    out
-}
-
-/// Between `a` and `b` by the fraction of the fixed-point coordinate `at`, rounded.
-fn blend(a: u16, b: u16, at: i64) -> u16 {
-    let part = ((at >> 17) & 0x7FFF) as u32; // 15 bits: the products fit 32
-    let sum = u32::from(a) * (0x8000 - part) + u32::from(b) * part;
-    ((sum + 0x4000) >> 15) as u16
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use crate::mix::item_rng;
 use crate::resize::ResizeMap;
 use crate::test_films::pattern;
 use proptest::prelude::*;
+use spinexr_core::BoxXyxy;
 
 fn film(height: usize, width: usize, pixels: Vec<u16>) -> PreparedFilm {
     PreparedFilm {
@@ -168,6 +169,8 @@ fn settings_out_of_range_are_named() {
     let error = AugmentConfig { noise: f32::NAN, ..AugmentConfig::none() }.check().unwrap_err();
     assert!(error.to_string().contains("`noise`"), "{error}");
     assert!(AugmentConfig::mild().check().is_ok());
+    let error = AugmentConfig { sizes: vec![0.5, 1.5], ..AugmentConfig::none() }.check().unwrap_err();
+    assert!(error.to_string().contains("`sizes`") && error.to_string().contains("1.5"), "{error}");
     let error = serde_json::from_str::<AugmentConfig>(r#"{"flipp": 0.5}"#).unwrap_err();
     assert!(error.to_string().contains("flipp"));
     let config: AugmentConfig = serde_json::from_str(r#"{"flip": 0.5}"#).unwrap();

@@ -1,5 +1,6 @@
 //! Every film once, in the given order, unchanged: what validation, testing and prediction read.
 
+use crate::example::Example;
 use crate::loader::{check_batch_size, check_prepared, make_batch};
 use crate::prefetch::Prefetcher;
 use crate::{Batch, Cache, DataError};
@@ -30,8 +31,9 @@ impl FixedBatches {
         let make = move |step: u64| {
             let first = step as usize * batch_size;
             let part = &films[first..(first + batch_size).min(films.len())];
-            let items: Vec<_> = part.iter().map(|film| (film, 0)).collect();
-            make_batch(&cache, step, &items, None, 0)
+            let part: Vec<_> = part.iter().collect();
+            let input = cache.input();
+            make_batch(step, 0, &input, &part, |place| Example::read(&cache, &input, part[place]))
         };
         Ok(Self { prefetcher: Prefetcher::start(Arc::new(make), 0, batches, threads, prefetch)? })
     }

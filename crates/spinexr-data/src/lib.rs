@@ -7,6 +7,7 @@
 //! [`ResizeMap::to_input`] and [`ResizeMap::to_film`].
 
 pub mod augment;
+pub mod auto_augment;
 pub mod cache;
 pub mod dataset;
 pub mod error;
@@ -18,16 +19,24 @@ pub mod sampler;
 pub mod split;
 pub mod vindr;
 
+mod affine;
 mod cache_index;
+mod compose;
+mod copy_paste;
+mod example;
+mod grey_ops;
 mod mix;
+mod mosaic;
 mod parallel;
 mod prefetch;
 mod prepare;
+mod rescale;
 #[cfg(test)]
 mod test_films;
 mod vindr_rows;
 
 pub use augment::{AugmentConfig, augment};
+pub use auto_augment::AutoAugmentPolicy;
 pub use cache::{Cache, FilmFailure};
 pub use dataset::{Dataset, Film, ReadCounts};
 pub use error::{DataError, RowError};

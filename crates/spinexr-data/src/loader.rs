@@ -5,16 +5,14 @@
 //! function of seed and step: resuming a run needs no loader state, and the number of threads changes
 //! nothing but the pace.
 
+use crate::compose::Composer;
 use crate::error::panic_message;
-use crate::mix::{item_rng, scatter2};
+use crate::example::Example;
 use crate::prefetch::Prefetcher;
-use crate::{AugmentConfig, Cache, DataError, LabelledBox, ResizeMap, Sampler, augment};
+use crate::{AugmentConfig, Cache, DataError, InputSize, LabelledBox, ResizeMap, Sampler};
 use spinexr_core::FilmAnnotation;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-
-/// Smallest side of a training box, input px; less is nothing a detector could learn.
-const MIN_BOX_PX: f32 = 0.5;
 
 /// Films of one step, ready for a tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,17 +23,17 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// N.
     pub n: usize,
-    /// H, px.
+    /// H, px: the prepared height, or the one drawn for the batch.
     pub height: usize,
     /// W, px.
     pub width: usize,
-    /// `[N]` image ids.
+    /// `[N]` image ids; of a mosaic the first film's.
     pub image_ids: Vec<String>,
     /// `[N]` whether the film is abnormal.
     pub abnormal: Vec<bool>,
     /// `[N]` boxes in input px.
     pub boxes: Vec<Vec<LabelledBox>>,
-    /// `[N]` maps from film px to input px, as before any augmentation.
+    /// `[N]` maps from film px to input px, as before any augmentation; a mosaic counts as a film of the input's size.
     pub maps: Vec<ResizeMap>,
     /// `[N]` height and width of the films themselves, px.
     pub film_sizes_px: Vec<(u32, u32)>,
@@ -97,12 +95,14 @@ impl Loader {
         }
         check_prepared(&cache, &films)?;
         let epoch_len = sampler.epoch_len();
+        let composer = Composer::new(cache, films, sampler, augment, seed);
         let make = move |step: u64| {
             let first = step * batch_size as u64;
-            let items: Vec<_> = (first..first + batch_size as u64)
-                .map(|position| (&films[sampler.index(seed, position)], position))
-                .collect();
-            make_batch(&cache, step, &items, augment.as_ref(), seed)
+            let films: Vec<_> = (first..first + batch_size as u64).map(|p| composer.film(p)).collect();
+            let input = composer.input(step);
+            make_batch(step, composer.draw(step), &input, &films, |place| {
+                composer.example(first + place as u64, &input)
+            })
         };
         let prefetcher = Prefetcher::start(Arc::new(make), first_step, u64::MAX, threads, prefetch)?;
         Ok(Self { prefetcher, epoch_len, batch_size: batch_size as u64 })
@@ -141,17 +141,16 @@ pub(crate) fn check_prepared(cache: &Cache, films: &[FilmAnnotation]) -> Result<
     }
 }
 
-/// Puts films (with their places in the sequence) into a batch; a panic on the way becomes an error that
-/// names the film.
+/// Makes a batch of `input`'s size from films; `example` gives each by its place in the batch, and a panic on the way
+/// becomes an error that names the film.
 pub(crate) fn make_batch(
-    cache: &Cache,
     step: u64,
-    items: &[(&FilmAnnotation, u64)],
-    changes: Option<&AugmentConfig>,
-    seed: u64,
+    draw: u64,
+    input: &InputSize,
+    films: &[&FilmAnnotation],
+    example: impl Fn(usize) -> Result<Example, DataError>,
 ) -> Result<Batch, DataError> {
-    let input = cache.input();
-    let (n, height, width) = (items.len(), input.height_px as usize, input.width_px as usize);
+    let (n, height, width) = (films.len(), input.height_px as usize, input.width_px as usize);
     let mut batch = Batch {
         step,
         images: Vec::with_capacity(n * height * width),
@@ -164,32 +163,23 @@ pub(crate) fn make_batch(
         maps: Vec::with_capacity(n),
         film_sizes_px: Vec::with_capacity(n),
         content_px: Vec::with_capacity(n),
-        draw: scatter2(scatter2(seed, 0x10_55D4), step),
+        draw,
     };
-    // The order of films, the changes to them and what a loss draws must not share random numbers.
-    let change_seed = scatter2(seed, 0xA06_3E47);
-    for &(film, position) in items {
-        catch_unwind(AssertUnwindSafe(|| {
-            let mut prepared = cache.get(&film.image_id)?;
-            let mut boxes = prepared.input_boxes(&film.boxes, MIN_BOX_PX);
-            batch.content_px.push(prepared.content_px());
-            if let Some(changes) = changes {
-                augment(&mut prepared, &mut boxes, changes, &mut item_rng(change_seed, position));
-            }
-            batch.images.extend(prepared.pixels.iter().map(|&v| f32::from(v) * (1.0 / 65535.0)));
-            batch.image_ids.push(film.image_id.clone());
-            batch.abnormal.push(film.abnormal);
-            batch.boxes.push(boxes);
-            batch.maps.push(prepared.map);
-            batch.film_sizes_px.push((prepared.film_height_px, prepared.film_width_px));
-            Ok(())
-        }))
-        .unwrap_or_else(|panic| {
+    for (place, film) in films.iter().enumerate() {
+        let made = catch_unwind(AssertUnwindSafe(|| example(place))).unwrap_or_else(|panic| {
             Err(DataError::Panicked {
                 image_id: film.image_id.clone(),
                 message: panic_message(panic.as_ref()),
             })
         })?;
+        let Example { film: prepared, boxes, abnormal } = made;
+        batch.content_px.push(prepared.content_px());
+        batch.images.extend(prepared.pixels.iter().map(|&v| f32::from(v) * (1.0 / 65535.0)));
+        batch.image_ids.push(film.image_id.clone());
+        batch.abnormal.push(abnormal);
+        batch.boxes.push(boxes);
+        batch.maps.push(prepared.map);
+        batch.film_sizes_px.push((prepared.film_height_px, prepared.film_width_px));
     }
     Ok(batch)
 }

@@ -141,7 +141,8 @@ fn no_more_is_made_ahead_than_asked_for_and_dropping_ends_the_threads() {
     let (cache, films, _dir) = cache(2);
     let make = move |step: u64| {
         counter.fetch_add(1, Ordering::SeqCst);
-        make_batch(&cache, step, &[(&films[0], 0)], None, 0)
+        let input = cache.input();
+        make_batch(step, 0, &input, &[&films[0]], |_| Example::read(&cache, &input, &films[0]))
     };
     let mut batches = Prefetcher::start(Arc::new(make), 0, u64::MAX, 4, 3).unwrap();
     for _ in 0..5 {
@@ -166,4 +167,63 @@ fn settings_that_cannot_work_are_refused_before_any_thread_starts() {
     let error = Loader::new(LoaderConfig { films: unknown, ..base() }).err().unwrap();
     assert!(matches!(&error, DataError::NotPrepared { image_id, .. } if image_id == "stranger"), "{error}");
     assert_eq!(Loader::new(LoaderConfig { batch_size: 3, ..base() }).unwrap().steps_per_epoch(), 2);
+}
+
+/// Everything at once, on films of which every third class is rare.
+fn all_changes() -> AugmentConfig {
+    AugmentConfig {
+        auto_augment: Some(crate::AutoAugmentPolicy::V2),
+        sizes: vec![0.5, 0.75, 1.0],
+        mosaic: 0.5,
+        copy_paste: 0.5,
+        copy_paste_below: 0.3,
+        ..AugmentConfig::mild()
+    }
+}
+
+#[test]
+fn batches_with_every_change_are_a_function_of_seed_and_step() {
+    let (cache, films, _dir) = cache(12);
+    let with = |first, threads| LoaderConfig {
+        augment: Some(all_changes()),
+        ..config(&cache, &films, first, threads)
+    };
+    let one = take(with(0, 1), 12);
+    assert!(one == take(with(0, 4), 12), "one thread and four give different batches");
+    assert!(one[5..] == take(with(5, 2), 7)[..], "a resumed loader gives different batches");
+    let mut sizes: Vec<(usize, usize)> = one.iter().map(|b| (b.height, b.width)).collect();
+    for batch in &one {
+        assert_eq!(batch.images.len(), batch.n * batch.height * batch.width);
+        for (boxes, abnormal) in batch.boxes.iter().zip(&batch.abnormal) {
+            assert!(boxes.is_empty() || *abnormal, "a film with a finding is abnormal");
+            let (w, h) = (batch.width as f32, batch.height as f32);
+            assert!(boxes.iter().all(|b| b.xyxy.is_proper() && b.xyxy.clip(w, h) == b.xyxy), "{boxes:?}");
+        }
+    }
+    sizes.sort_unstable();
+    sizes.dedup();
+    assert_eq!(sizes, [(15, 12), (23, 18), (30, 24)], "each of the three sizes comes in twelve batches");
+    let boxes = |batches: &[Batch]| batches.iter().flat_map(|b| &b.boxes).map(Vec::len).sum::<usize>();
+    let plain = LoaderConfig { augment: None, ..config(&cache, &films, 0, 1) };
+    assert!(boxes(&one) > boxes(&take(plain, 12)), "mosaic and copy-paste show more findings");
+}
+
+#[test]
+fn switching_one_change_off_leaves_the_others_as_they_were() {
+    let (cache, films, _dir) = cache(12);
+    let with = |changes| take(LoaderConfig { augment: Some(changes), ..config(&cache, &films, 0, 1) }, 8);
+    let flips = AugmentConfig { sizes: vec![0.5, 1.0], ..AugmentConfig::flip_only() };
+    let with_mosaic = with(AugmentConfig { mosaic: 0.5, ..flips.clone() });
+    let same = with(flips)
+        .iter()
+        .zip(&with_mosaic)
+        .flat_map(|(a, b)| {
+            assert_eq!((a.height, a.width), (b.height, b.width), "sizes do not depend on mosaics");
+            let pixels = a.height * a.width;
+            let (a, b) = (a.images.chunks(pixels), b.images.chunks(pixels));
+            a.zip(b).map(|(a, b)| a == b).collect::<Vec<_>>()
+        })
+        .filter(|same| *same)
+        .count();
+    assert!((8..24).contains(&same), "about half of 32 films are no mosaic: {same} unchanged");
 }

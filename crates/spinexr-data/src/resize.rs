@@ -209,11 +209,17 @@ pub fn prepare_film(film: &Radiograph, input: &InputSize) -> PreparedFilm {
 }
 
 /// A display value as `f32`.
-trait Sample: Copy {
+pub(crate) trait Sample: Copy {
     fn value(self) -> f32;
 }
 
 impl Sample for u8 {
+    fn value(self) -> f32 {
+        f32::from(self)
+    }
+}
+
+impl Sample for u16 {
     fn value(self) -> f32 {
         f32::from(self)
     }
@@ -226,19 +232,19 @@ impl Sample for f32 {
 }
 
 /// The sizes of one reduction, px.
-struct Reduction {
-    film_h: usize,
-    film_w: usize,
-    content_h: usize,
-    content_w: usize,
-    height: usize,
-    width: usize,
+pub(crate) struct Reduction {
+    pub(crate) film_h: usize,
+    pub(crate) film_w: usize,
+    pub(crate) content_h: usize,
+    pub(crate) content_w: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
 }
 
 impl Reduction {
     /// Rows first, then columns: the film is read once, row by row, and the row in hand stays in the
     /// processor's cache.
-    fn run<S: Sample>(&self, values: &[S], to_u16: f32) -> Vec<u16> {
+    pub(crate) fn run<S: Sample>(&self, values: &[S], to_u16: f32) -> Vec<u16> {
         assert!(self.film_h > 0 && self.film_w > 0, "a film has pixels");
         assert_eq!(values.len(), self.film_h * self.film_w, "height x width display values");
         let rows = taps(self.film_h, self.content_h);

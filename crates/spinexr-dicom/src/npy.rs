@@ -21,7 +21,25 @@ pub fn encode(image: &StageImage) -> Vec<u8> {
         StageData::U8(_) => "|u1",
         StageData::F32(_) => "<f4",
     };
-    let (height, width) = (image.height, image.width);
+    let mut out = head(kind, image.height, image.width);
+    match &image.data {
+        StageData::I32(values) => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        StageData::F64(values) => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+        StageData::U8(values) => out.extend_from_slice(values),
+        StageData::F32(values) => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+    }
+    out
+}
+
+/// The bytes of a file with an array of shape `[height, width]`; `values` in rows.
+pub fn encode_f32(values: &[f32], height: usize, width: usize) -> Vec<u8> {
+    let mut out = head("<f4", height, width);
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    out
+}
+
+/// All that comes before the values.
+fn head(kind: &str, height: usize, width: usize) -> Vec<u8> {
     let dictionary = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({height}, {width}), }}");
     // Magic, version and length take 10 bytes; the values start at a multiple of 64, after a line feed.
     let head = (10 + dictionary.len() + 1).next_multiple_of(64);
@@ -31,11 +49,5 @@ pub fn encode(image: &StageImage) -> Vec<u8> {
     out.extend_from_slice(dictionary.as_bytes());
     out.resize(head - 1, b' ');
     out.push(b'\n');
-    match &image.data {
-        StageData::I32(values) => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-        StageData::F64(values) => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-        StageData::U8(values) => out.extend_from_slice(values),
-        StageData::F32(values) => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-    }
     out
 }

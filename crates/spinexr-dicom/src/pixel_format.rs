@@ -15,6 +15,8 @@ pub(crate) enum Photometric {
     Rgb,
     YbrFull,
     YbrFull422,
+    /// YBR_RCT or YBR_ICT: what JPEG 2000 decoders give back as RGB.
+    YbrWavelet,
     PaletteColor,
 }
 
@@ -141,13 +143,14 @@ pub(crate) fn pixel_format(
 
 fn photometric(path: &Path, data_set: &DataSet) -> Result<Photometric, ReadError> {
     let (tag, name) = (tags::PHOTOMETRIC_INTERPRETATION, "Photometric Interpretation");
-    let expected = "MONOCHROME1, MONOCHROME2, RGB, YBR_FULL, YBR_FULL_422 or PALETTE COLOR";
+    let expected = "MONOCHROME1, MONOCHROME2, RGB, YBR_FULL, YBR_FULL_422, YBR_RCT, YBR_ICT or PALETTE COLOR";
     match data_set.text(tag).as_deref() {
         Some("MONOCHROME1") => Ok(Photometric::Monochrome1),
         Some("MONOCHROME2") => Ok(Photometric::Monochrome2),
         Some("RGB") => Ok(Photometric::Rgb),
         Some("YBR_FULL") => Ok(Photometric::YbrFull),
         Some("YBR_FULL_422") => Ok(Photometric::YbrFull422),
+        Some("YBR_RCT" | "YBR_ICT") => Ok(Photometric::YbrWavelet),
         Some("PALETTE COLOR") => Ok(Photometric::PaletteColor),
         Some(other) => Err(unusable(path, tag, name, expected, other)),
         None => Err(unusable(path, tag, name, expected, "nothing")),

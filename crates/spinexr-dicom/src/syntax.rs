@@ -22,6 +22,12 @@ const EXPLICIT_LE: &str = "1.2.840.10008.1.2.1";
 const EXPLICIT_BE: &str = "1.2.840.10008.1.2.2";
 const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
 
+/// Retired syntaxes that are decoded but not registered in dicom-rs, with their names.
+const RETIRED_JPEG: [(&str, &str); 2] = [
+    ("1.2.840.10008.1.2.4.53", "JPEG Spectral Selection, Non-Hierarchical (Process 6 & 8)"),
+    ("1.2.840.10008.1.2.4.55", "JPEG Full Progression, Non-Hierarchical (Process 10 & 12)"),
+];
+
 /// First bytes of a DICOM file or bare data set?
 pub(crate) fn looks_like_dicom(head: &[u8]) -> bool {
     head.get(128..132) == Some(b"DICM".as_slice()) || bare_syntax(head).is_some() || starts_with_meta(head)
@@ -131,13 +137,17 @@ impl Syntax {
 
 /// The syntax registered under `uid`.
 fn known(path: &Path, uid: &str) -> Result<Syntax, ReadError> {
-    let Some(registered) = TransferSyntaxRegistry.get(uid) else {
-        return Err(unsupported(path, uid));
+    let retired = RETIRED_JPEG.iter().find(|(retired, _)| *retired == uid);
+    let registered = match retired {
+        // Their data sets are as those of every JPEG.
+        Some(_) => TransferSyntaxRegistry.get(entries::JPEG_EXTENDED.uid()),
+        None => TransferSyntaxRegistry.get(uid),
     };
+    let registered = registered.ok_or_else(|| unsupported(path, uid))?;
     let deflated = uid == DEFLATED;
     Ok(Syntax {
         uid: uid.to_string(),
-        name: registered.name().to_string(),
+        name: retired.map_or(registered.name(), |(_, name)| *name).to_string(),
         big_endian: uid == EXPLICIT_BE,
         deflated,
         parsed_as: if deflated { explicit_le() } else { registered },

@@ -24,7 +24,14 @@ fn thumbnail(_: &str) -> Option<Thumbnail> {
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes).write_image(&picture, width, height, image::ExtendedColorType::L8).ok()?;
     let scale = [width as f32 / made_up::WIDTH_PX as f32, height as f32 / made_up::HEIGHT_PX as f32];
-    Some(Thumbnail { bytes, mime: "image/png".into(), width_px: width, height_px: height, scale })
+    Some(Thumbnail {
+        bytes,
+        mime: "image/png".into(),
+        width_px: width,
+        height_px: height,
+        scale,
+        evidence: None,
+    })
 }
 
 fn main() -> Result<(), spinexr_eval::EvalError> {

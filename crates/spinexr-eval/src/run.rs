@@ -11,7 +11,9 @@ mod detection;
 mod report_types;
 
 pub use cases::{Case, CaseKind, MarkedBox, ShownBox};
-pub use classification::{ClassificationRow, ScoreHistogram};
+pub use classification::{
+    CalibrationReport, ClassificationRow, PREVALENCES, ScoreHistogram, StudyLevel, Worth,
+};
 pub use detection::{DetectionRow, box_set, regate};
 pub use report_types::{
     Counts, Curves, GateReport, LossCurve, Note, NoteKind, Protocol, RunOptions, RunProvenance, RunReport,
@@ -72,18 +74,19 @@ pub fn evaluate_run(
             let thresholds = choose(test, |scorer| threshold::choose(films, &validation_truth, scorer))?;
             let shown = best_shown_score(films, &validation_truth, thresholds.get("ensemble"), options);
             counts.validation = Some(SplitCounts::of(&validation_truth));
-            evaluate(test, &truth, &thresholds, shown, counts, options)
+            let validation = Some((films, &validation_truth));
+            evaluate(test, &truth, &thresholds, validation, shown, counts, options)
         }
         ThresholdSource::Frozen => {
             let mut thresholds = BTreeMap::new();
             if !test.models().is_empty() {
                 thresholds.insert(Scorer::Ensemble.name().to_owned(), threshold::frozen(test)?);
             }
-            evaluate(test, &truth, &thresholds, None, counts, options)
+            evaluate(test, &truth, &thresholds, None, None, counts, options)
         }
         ThresholdSource::TestAsInThePaper => {
             let on_test = |scorer: &Scorer| threshold::paper_protocol_choose_on_test(test, &truth, scorer);
-            let mut report = evaluate(test, &truth, &choose(test, on_test)?, None, counts, options)?;
+            let mut report = evaluate(test, &truth, &choose(test, on_test)?, None, None, counts, options)?;
             report.notes.insert(
                 0,
                 Note::warning(
@@ -179,6 +182,7 @@ fn evaluate(
     test: &Predictions<Test>,
     truth: &Truth,
     thresholds: &BTreeMap<String, Threshold>,
+    validation: Option<(&Predictions<Validation>, &Truth)>,
     shown: Option<ShownScore>,
     counts: Counts,
     options: &RunOptions,
@@ -189,7 +193,7 @@ fn evaluate(
     let mut classification = BTreeMap::new();
     for scorer in scorers(test) {
         let threshold = thresholds.get(scorer.name());
-        let (row, roc) = classification::evaluate(test, truth, &scorer, threshold, options)?;
+        let (row, roc) = classification::evaluate(test, truth, &scorer, threshold, validation, options)?;
         if threshold.is_none() {
             notes.push(Note::warning(&format!(
                 "No threshold for {}: figures at a threshold are n/a.",
@@ -212,6 +216,7 @@ fn evaluate(
         let any = test.films().any(|f| !f.boxes_before_gate.is_empty());
         any.then(|| "detector".to_owned())
     });
+    let shown = shown.unwrap_or(ShownScore { score: SHOWN_SCORE, from: "fixed".into() });
     let mut detection = BTreeMap::new();
     if let Some(name) = &detector {
         let rows = [(name.as_str(), None), ("framework", gate.as_ref())];
@@ -220,7 +225,7 @@ fn evaluate(
                 notes.push(Note::warning("No c*: the framework row (boxes after the gate) is n/a."));
                 continue;
             }
-            let (row, pr) = detection::evaluate(&box_set(test, truth, row_gate));
+            let (row, pr) = detection::evaluate(&box_set(test, truth, row_gate), shown.score);
             detection.insert(row_name.to_owned(), row);
             curves.detection_pr.insert(row_name.to_owned(), pr);
         }
@@ -247,7 +252,6 @@ fn evaluate(
         provenance.bundle_hash = bundles.first().filter(|b| !b.is_empty()).map(|&b| b.to_owned());
     }
 
-    let shown = shown.unwrap_or(ShownScore { score: SHOWN_SCORE, from: "fixed".into() });
     let cases = cases::select(test, truth, gate.as_ref(), shown.score, options.cases_per_kind);
     Ok(RunReport {
         title: options.title.clone(),

@@ -123,6 +123,17 @@ impl LabelledScores {
         self.scores.iter().all(|s| (0.0..=1.0).contains(s))
     }
 
+    /// One score and label a study: its highest score, and whether any of its films is positive.
+    pub fn by_study(&self) -> Self {
+        let mut best = vec![(false, f64::NEG_INFINITY); self.studies];
+        for ((&study, &score), &positive) in self.study.iter().zip(&self.scores).zip(&self.positive) {
+            let of = &mut best[study as usize];
+            *of = (of.0 || positive, of.1.max(score));
+        }
+        let (positive, scores): (Vec<bool>, Vec<f64>) = best.into_iter().unzip();
+        Self::new(&positive, &scores).expect("each study has a film, whose score is finite")
+    }
+
     /// Counts at every distinct score, highest first; films of equal score enter together.
     pub fn steps(&self) -> Vec<Step> {
         let mut steps: Vec<Step> = Vec::new();
@@ -164,6 +175,15 @@ mod tests {
         let data = LabelledScores::new(&[true, false, false, true], &[0.5, 0.5, 0.1, 0.9]).unwrap();
         let counts: Vec<_> = data.steps().iter().map(|s| (s.threshold, s.tp, s.fp)).collect();
         assert_eq!(counts, [(0.9, 1, 0), (0.5, 2, 1), (0.1, 2, 2)]);
+    }
+
+    #[test]
+    fn a_study_is_as_suspicious_as_its_worst_film() {
+        let films = [(false, 0.9, "a"), (true, 0.2, "a"), (false, 0.4, "b"), (false, 0.1, "b")];
+        let studies = LabelledScores::with_studies(films).unwrap().by_study();
+        assert_eq!(studies.scores(), [0.9, 0.4]);
+        assert_eq!(studies.positive(), [true, false]);
+        assert_eq!(LabelledScores::new(&[], &[]).unwrap().by_study().len(), 0);
     }
 
     #[test]

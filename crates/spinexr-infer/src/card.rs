@@ -56,11 +56,16 @@ pub fn card(manifest: &BundleManifest, facts: &CardFacts) -> String {
     line(format_args!("\n## Thresholds\n"));
     match &manifest.decision {
         None => line(format_args!("None chosen: the bundle gives probabilities and scores.")),
-        Some(d) => line(format_args!(
-            "A film is called abnormal from a probability of c* = {:.4}; below it only boxes with a score of at \
+        Some(d) => {
+            line(format_args!(
+                "A film is called abnormal from a probability of c* = {:.4}; below it only boxes with a score of at \
              least {:.2} are kept. Boxes are drawn from a score of {:.2}. Chosen on {} validation films.",
-            d.c_star, d.keep_score, d.display_score, d.films
-        )),
+                d.c_star, d.keep_score, d.display_score, d.films
+            ));
+            if let Some(method) = &d.method {
+                line(format_args!("\nThey hold for {method}, which `predict` does with this bundle."));
+            }
+        }
     }
 
     line(format_args!("\n## Data\n"));

@@ -5,16 +5,25 @@ use crate::bundle::Bundle;
 use crate::manifest::Decision;
 use sha2::{Digest, Sha256};
 use spinexr_core::nms::class_wise_nms;
-use spinexr_core::{BoxXyxy, Detection, hex};
+use spinexr_core::{BoxFusion, BoxXyxy, Detection, hex};
 use spinexr_dicom::Policy;
 use spinexr_models::{DetectConfig, Task};
 
-/// The boxes of one detector as they are; of several, after class-wise suppression over all of them.
-pub(crate) fn join_boxes(mut of_detectors: Vec<Vec<Detection>>, settings: &DetectConfig) -> Vec<Detection> {
-    if of_detectors.len() <= 1 {
-        return of_detectors.pop().unwrap_or_default();
+/// The boxes of one detector and view as they are; of several, put together by `fusion`.
+pub(crate) fn join_boxes(
+    mut lists: Vec<Vec<Detection>>,
+    fusion: &BoxFusion,
+    settings: &DetectConfig,
+) -> Vec<Detection> {
+    if lists.len() <= 1 {
+        return lists.pop().unwrap_or_default();
     }
-    let all: Vec<Detection> = of_detectors.concat();
+    if let BoxFusion::Wbf(fusion) = fusion {
+        let mut fused = fusion.fuse(&lists, &vec![1.0; lists.len()]);
+        fused.truncate(settings.max_detections);
+        return fused;
+    }
+    let all: Vec<Detection> = lists.concat();
     let boxes: Vec<BoxXyxy> = all.iter().map(|d| d.xyxy).collect();
     let scores: Vec<f32> = all.iter().map(|d| d.score).collect();
     let classes: Vec<usize> = all.iter().map(|d| d.label.index()).collect();
@@ -40,7 +49,7 @@ pub(crate) fn decision_of(
             holder: holder.manifest().name.clone(),
         });
     }
-    Ok(holder.manifest().decision)
+    Ok(holder.manifest().decision.clone())
 }
 
 /// The bundle's hash; of several, SHA-256 over their hashes in order.

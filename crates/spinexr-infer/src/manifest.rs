@@ -2,7 +2,7 @@
 
 use crate::InferError;
 use serde::{Deserialize, Serialize};
-use spinexr_core::{Finding, Gate};
+use spinexr_core::{BoxFusion, Finding, Gate, Method, Tta};
 use spinexr_data::{HoldOut, InputSize};
 use spinexr_dicom::Policy;
 use spinexr_models::{Architecture, DetectConfig, Normalisation, Task};
@@ -89,7 +89,7 @@ pub enum ChosenOn {
 }
 
 /// Thresholds of the whole bundle.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Decision {
     /// c*: a film whose probability of being abnormal is at least this keeps every box.
@@ -102,6 +102,10 @@ pub struct Decision {
     pub chosen_on: ChosenOn,
     /// How many films gave them.
     pub films: usize,
+    /// Views and fusion of the predictions that gave them, and so of those they hold for; absent where each model
+    /// ran once and there was one detector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
 }
 
 impl Decision {
@@ -202,6 +206,11 @@ impl BundleManifest {
                     return wrong(&format!("decision.{key}"), "a number from 0 to 1", value.to_string());
                 }
             }
+            if let Some(method) = &d.method
+                && let Err((key, expected, got)) = check_method(method)
+            {
+                return wrong(&format!("decision.method.{key}"), expected, got);
+            }
         }
         // A threshold is chosen for all models together, on films that must be new to each of them.
         let studies = |m: &ModelSpec| m.hold_out.as_ref().map(|h| h.studies_sha256.clone());
@@ -277,4 +286,22 @@ impl BundleManifest {
         }
         Ok(())
     }
+}
+
+/// The settings of a method are in range; else the key, what was expected and what is there.
+pub(crate) fn check_method(method: &Method) -> Result<(), (&'static str, &'static str, String)> {
+    if let Some(scale) = method.tta.scales.iter().find(|scale| !Tta::SCALES.contains(*scale)) {
+        return Err(("tta.scales", "shares of the input size from 0.25 to 4", scale.to_string()));
+    }
+    if let BoxFusion::Wbf(fusion) = method.box_fusion {
+        for (key, value) in [
+            ("box_fusion.wbf.iou_threshold", fusion.iou_threshold),
+            ("box_fusion.wbf.skip_score", fusion.skip_score),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err((key, "a number from 0 to 1", value.to_string()));
+            }
+        }
+    }
+    Ok(())
 }

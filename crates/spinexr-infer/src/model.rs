@@ -4,10 +4,12 @@ use crate::InferError;
 use crate::bundle::Bundle;
 use crate::manifest::ModelSpec;
 use burn::tensor::{Device, Tensor, TensorData};
-use spinexr_core::{BoxXyxy, Detection, Finding};
+use spinexr_core::method::View;
+use spinexr_core::{BoxXyxy, Detection, Finding, Tta};
 use spinexr_data::PreparedFilm;
 use spinexr_models::weights::{self, StateDict, Strictness};
 use spinexr_models::{DenseNet, DenseNetConfig, DenseNetInference, Detect, DetectorConfig, NotFinite};
+use std::borrow::Cow;
 
 /// A model, ready to run.
 #[derive(Debug)]
@@ -48,10 +50,10 @@ impl Classifier {
 /// What a model says of one film.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelOutput {
-    /// Film-level logit of a classifier.
+    /// Film-level logit of a classifier, the mean over the views.
     Logit(f64),
-    /// Boxes of a detector, in film px, clipped to the film, best score first.
-    Boxes(Vec<Detection>),
+    /// Boxes of a detector, one list a view, in film px, clipped to the film, best score first.
+    Boxes(Vec<Vec<Detection>>),
 }
 
 /// All models of a bundle, in its order.
@@ -130,13 +132,73 @@ impl LoadedModel {
         matches!(self.network, Network::Detector { .. })
     }
 
-    /// The model's output for each film. All films must have the model's input size.
+    /// The model takes every view of a film.
+    ///
+    /// # Errors
+    /// [`InferError::ManifestValue`] for a size that is too small for the network.
+    pub(crate) fn check_views(&self, tta: &Tta) -> Result<(), InferError> {
+        for view in tta.views() {
+            let input = self.spec.input.scaled(view.scale);
+            let (height, width) = (input.height_px as usize, input.width_px as usize);
+            self.spec.architecture.check_input(height, width).map_err(|e| InferError::ManifestValue {
+                place: format!("model {:?}", self.spec.name),
+                key: "test-time scale".to_owned(),
+                expected: "a size that the network can take".to_owned(),
+                got: format!("{}: {e}", view.scale),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The model's output for each film: the mean logit over the views, or the boxes of each view. All films must
+    /// have the model's input size.
     ///
     /// A film whose raw output has a NaN or an infinity gets [`NotFinite`]; the others are not touched by
     /// it, since no operation of an evaluated network mixes films.
     pub(crate) fn run(
         &self,
         films: &[&PreparedFilm],
+        tta: &Tta,
+        device: &Device,
+    ) -> Vec<Result<ModelOutput, NotFinite>> {
+        let views = tta.views();
+        let mut found: Vec<Result<ModelOutput, NotFinite>> = vec![];
+        for view in &views {
+            let seen: Vec<Cow<'_, PreparedFilm>> = films.iter().map(|film| self.view(film, view)).collect();
+            let outputs = self.run_view(&seen, view.flip, device);
+            if found.is_empty() {
+                found = outputs;
+                continue;
+            }
+            for (so_far, output) in found.iter_mut().zip(outputs) {
+                match (&mut *so_far, output) {
+                    (Ok(ModelOutput::Logit(sum)), Ok(ModelOutput::Logit(logit))) => *sum += logit,
+                    (Ok(ModelOutput::Boxes(lists)), Ok(ModelOutput::Boxes(more))) => lists.extend(more),
+                    (Ok(_), Err(not_finite)) => *so_far = Err(not_finite),
+                    (Err(_), _) => {}
+                    (Ok(_), Ok(_)) => unreachable!("a model is a classifier or a detector at every view"),
+                }
+            }
+        }
+        for output in &mut found {
+            if let Ok(ModelOutput::Logit(sum)) = output {
+                *sum /= views.len() as f64;
+            }
+        }
+        found
+    }
+
+    /// The film as a view shows it.
+    fn view<'f>(&self, film: &'f PreparedFilm, view: &View) -> Cow<'f, PreparedFilm> {
+        let scaled = film.at(&self.spec.input.scaled(view.scale));
+        if view.flip { Cow::Owned(scaled.mirrored()) } else { scaled }
+    }
+
+    /// The output for each film, all of one size; boxes are on the film itself, not on its mirror image.
+    fn run_view(
+        &self,
+        films: &[Cow<'_, PreparedFilm>],
+        flip: bool,
         device: &Device,
     ) -> Vec<Result<ModelOutput, NotFinite>> {
         let images = self.spec.normalisation.apply(images(films, device)); // [N, C, H, W]
@@ -161,11 +223,13 @@ impl LoadedModel {
                 let found = network.detect(images, &sizes, &detect).into_iter().zip(films);
                 found
                     .map(|(raw, film)| {
+                        let content_width = film.content_px().1 as f32;
                         let boxes = raw?.into_iter().filter_map(|r| {
-                            let xyxy = box_on_film(&r.xyxy, film)?;
+                            let seen = if flip { r.xyxy.flip_horizontal(content_width) } else { r.xyxy };
+                            let xyxy = box_on_film(&seen, film)?;
                             Some(Detection { label: *findings.get(r.class)?, score: r.score, xyxy })
                         });
-                        Ok(ModelOutput::Boxes(boxes.collect()))
+                        Ok(ModelOutput::Boxes(vec![boxes.collect()]))
                     })
                     .collect()
             }
@@ -180,7 +244,7 @@ pub(crate) fn box_on_film(input_box: &BoxXyxy, film: &PreparedFilm) -> Option<Bo
 }
 
 /// `[N, 1, H, W]`, display values in `[0, 1]`.
-fn images(films: &[&PreparedFilm], device: &Device) -> Tensor<4> {
+fn images(films: &[Cow<'_, PreparedFilm>], device: &Device) -> Tensor<4> {
     let (height, width) = (films[0].height, films[0].width);
     let mut pixels = Vec::with_capacity(films.len() * height * width);
     for film in films {

@@ -246,6 +246,7 @@ mod tests {
                 found(Finding::Osteophytes, 0.25, 15.0),
                 found(Finding::OtherLesions, 0.5, 18.0),
             ],
+            method: None,
             pixels: serde_json::Value::Null,
             timings: Timings::default(),
             model: "00ff".to_owned(),

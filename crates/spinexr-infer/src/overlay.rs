@@ -30,17 +30,29 @@ pub struct OverlayOptions {
     pub show_dropped: bool,
     /// A reader's boxes, drawn dashed and white; film px.
     pub truth: Vec<Annotation>,
+    /// Draw boxes.
+    pub show_boxes: bool,
+    /// Further lines above the film.
+    pub notes: Vec<String>,
 }
 
 impl Default for OverlayOptions {
     fn default() -> Self {
-        Self { min_score: 0.0, max_side_px: 1600, min_side_px: 900, show_dropped: false, truth: vec![] }
+        Self {
+            min_score: 0.0,
+            max_side_px: 1600,
+            min_side_px: 900,
+            show_dropped: false,
+            truth: vec![],
+            show_boxes: true,
+            notes: vec![],
+        }
     }
 }
 
 const WHITE: Colour = Rgb([255, 255, 255]);
 const GREY: Colour = Rgb([150, 154, 160]);
-const INK: Colour = Rgb([12, 13, 16]);
+pub(crate) const INK: Colour = Rgb([12, 13, 16]);
 const STRIP: Colour = Rgb([24, 27, 33]);
 const ABNORMAL: Colour = Rgb([255, 122, 92]);
 /// Neutral on purpose: below the threshold is not the same as healthy.
@@ -79,6 +91,17 @@ pub fn render(film: &Radiograph, prediction: &FilmPrediction, options: &OverlayO
 /// As [`render`], from a display picture of any scale; boxes are scaled from the film size in the
 /// prediction.
 pub fn render_picture(film: &GrayImage, prediction: &FilmPrediction, options: &OverlayOptions) -> RgbImage {
+    render_tinted(film, prediction, options, |_, _, grey| Rgb([grey; 3]))
+}
+
+/// As [`render_picture`], each pixel of the film coloured by `tint`, which gets its place as shares of the film's width
+/// and height, and its grey.
+pub(crate) fn render_tinted(
+    film: &GrayImage,
+    prediction: &FilmPrediction,
+    options: &OverlayOptions,
+    tint: impl Fn(f32, f32, u8) -> Colour,
+) -> RgbImage {
     let longer = film.width().max(film.height()).max(1);
     let side = longer.clamp(options.min_side_px.min(options.max_side_px), options.max_side_px);
     let scale = f64::from(side) / f64::from(longer);
@@ -102,9 +125,12 @@ pub fn render_picture(film: &GrayImage, prediction: &FilmPrediction, options: &O
         height: i64::from(height),
     };
     for (x, y, grey) in shown.enumerate_pixels() {
-        picture.put_pixel(x + place.x as u32, y + place.y as u32, Rgb([grey.0[0]; 3]));
+        let (px, py) = ((x as f32 + 0.5) / width as f32, (y as f32 + 0.5) / height as f32);
+        picture.put_pixel(x + place.x as u32, y + place.y as u32, tint(px, py, grey.0[0]));
     }
-    draw_boxes(&mut picture, place, prediction, options, text);
+    if options.show_boxes {
+        draw_boxes(&mut picture, place, prediction, options, text);
+    }
     header.draw(&mut picture, 0);
     footer.draw(&mut picture, place.bottom());
     picture
@@ -244,14 +270,19 @@ fn header_lines(
         1 => "1 finding shown".to_owned(),
         n => format!("{n} findings shown"),
     };
-    let mut about = format!("{} | {findings}", prediction.image);
-    if options.min_score > 0.0 {
-        about.push_str(&format!(" (score >= {:.2})", options.min_score));
+    let mut about = prediction.image.clone();
+    if options.show_boxes {
+        about.push_str(&format!(" | {findings}"));
+        if options.min_score > 0.0 {
+            about.push_str(&format!(" (score >= {:.2})", options.min_score));
+        }
     }
     let mut lines = vec![
         StripLine { text: verdict, size: strong, colour, ground: None },
         StripLine { text: about, size: text, colour: GREY, ground: None },
     ];
+    let note = |note: &String| StripLine { text: note.clone(), size: text, colour: GREY, ground: None };
+    lines.extend(options.notes.iter().map(note));
     if !options.truth.is_empty() {
         let marked = format!("dashed white: {} marked by a reader", options.truth.len());
         lines.push(StripLine { text: marked, size: text, colour: GREY, ground: None });

@@ -4,9 +4,13 @@
 //! a film's prediction does not depend on the films beside it. Results come in the order of the films given,
 //! and a film that cannot be predicted gives an error in its place while the others go on.
 //!
-//! **Several classifiers** are an ensemble: p(abnormal) is the sigmoid of their mean logit. **Several
-//! detectors** are put together by class-wise suppression over all their boxes, with the first detector's IoU
-//! and number of boxes.
+//! **Several classifiers** are an ensemble: p(abnormal) is the sigmoid of their mean logit. The boxes of **several
+//! detectors** are put together by weighted box fusion, or by class-wise suppression with the first detector's IoU;
+//! its number of boxes holds for both.
+//!
+//! **Several views** of a film ([`spinexr_core::Tta`]): a classifier's logit is the mean over them, taken before the
+//! sigmoid; a detector's boxes are brought back to the film, and each view counts as a detector of its own. Further
+//! sizes are made from the prepared film, so that files and prepared films give the same.
 //!
 //! **Several policies.** Each policy that some model asks for is read once. `pixels` of a record is the
 //! provenance of the film; when models differ in policy, it is an object with one provenance a policy.
@@ -15,12 +19,12 @@ use crate::InferError;
 use crate::bundle::Bundle;
 use crate::in_order::map_in_order;
 use crate::joint::{decision_of, join_boxes, joint_hash, joint_pixels};
-use crate::manifest::Decision;
+use crate::manifest::{Decision, check_method};
 use crate::model::{LoadedModel, ModelOutput, load_models};
 use burn::tensor::Device;
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{Detection, FilmPrediction, Split, fusion};
+use spinexr_core::{Detection, FilmPrediction, Method, Split, fusion};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
 use std::collections::BTreeMap;
@@ -43,10 +47,12 @@ pub struct PipelineOptions {
     pub limits: Limits,
     /// Thresholds to use in place of the bundles'.
     pub decision: Option<Decision>,
+    /// Views and fusion to use in place of those the bundles' thresholds were chosen with.
+    pub method: Option<Method>,
 }
 
 impl Default for PipelineOptions {
-    /// The CPU, two reading threads, batches of four, the first frame, the bundle's thresholds.
+    /// The CPU, two reading threads, batches of four, the first frame, the bundle's thresholds and their method.
     fn default() -> Self {
         Self {
             device: Device::flex(),
@@ -55,6 +61,7 @@ impl Default for PipelineOptions {
             frame: 0,
             limits: Limits::default(),
             decision: None,
+            method: None,
         }
     }
 }
@@ -68,6 +75,7 @@ pub struct Pipeline {
     /// Every distinct policy and input size.
     inputs: Vec<(Policy, InputSize)>,
     decision: Option<Decision>,
+    method: Method,
     hash: String,
     demonstration: bool,
     options: PipelineOptions,
@@ -142,8 +150,21 @@ impl Pipeline {
                 })
             })
             .collect();
+        let decision = decision_of(bundles, options.decision.clone())?;
+        let of_decision = || decision.as_ref().and_then(|d| d.method.clone());
+        let method = options.method.clone().or_else(of_decision).unwrap_or_else(Method::plain);
+        check_method(&method).map_err(|(key, expected, got)| InferError::ManifestValue {
+            place: "method of prediction".to_owned(),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+            got,
+        })?;
+        for model in &models {
+            model.check_views(&method.tta)?;
+        }
         Ok(Self {
-            decision: decision_of(bundles, options.decision)?,
+            decision,
+            method,
             hash: joint_hash(bundles),
             demonstration: bundles.iter().any(|b| b.manifest().demonstration),
             models,
@@ -170,6 +191,25 @@ impl Pipeline {
     /// The thresholds in use.
     pub fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref()
+    }
+
+    /// Views and fusion in use.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The thresholds in use were chosen on predictions of other views or another fusion.
+    pub fn is_method_foreign(&self) -> bool {
+        let chosen_with = |d: &Decision| self.noted(d.method.as_ref()) == self.noted(Some(&self.method));
+        self.decision.as_ref().is_some_and(|d| !chosen_with(d))
+    }
+
+    /// A method where it does anything: with one detector and one view there is nothing to put together.
+    fn noted(&self, method: Option<&Method>) -> Option<Method> {
+        let method = method?;
+        let detectors = self.models.iter().filter(|m| m.is_detector()).count();
+        let plain = method.tta.views().len() == 1 && detectors <= 1;
+        (!plain).then(|| method.clone())
     }
 
     /// What names the models in every record: the bundle's hash, or SHA-256 over the hashes of several.
@@ -335,7 +375,7 @@ impl Pipeline {
             }
             let start = Instant::now();
             let batch: Vec<&PreparedFilm> = good.iter().map(|film| &film.inputs[input]).collect();
-            let outputs = model.run(&batch, &self.options.device);
+            let outputs = model.run(&batch, &self.method.tta, &self.options.device);
             let share_ms = ms(start) / n as f64;
             for ((slot, output), film) in found.iter_mut().zip(outputs).zip(&good) {
                 let Ok(so_far) = slot else { continue };
@@ -344,8 +384,8 @@ impl Pipeline {
                         so_far.logits.insert(model.spec().name.clone(), logit);
                         so_far.timings.classify_ms += share_ms;
                     }
-                    Ok(ModelOutput::Boxes(boxes)) => {
-                        so_far.boxes.push(boxes);
+                    Ok(ModelOutput::Boxes(lists)) => {
+                        so_far.boxes.extend(lists);
                         so_far.timings.detect_ms += share_ms;
                     }
                     Err(not_finite) => {
@@ -374,6 +414,8 @@ impl Pipeline {
 
     fn record(&self, film: ReadyFilm, found: Found) -> FilmPrediction {
         let settings = self.models.iter().find_map(|m| m.spec().detect);
+        let join = |s| join_boxes(found.boxes, &self.method.box_fusion, &s);
+        let boxes_before_gate = settings.map(join).unwrap_or_default();
         let any_input = &film.inputs[0];
         let mut prediction = FilmPrediction {
             image: film.image,
@@ -385,7 +427,8 @@ impl Pipeline {
             p_abnormal: None,
             threshold: None,
             boxes: vec![],
-            boxes_before_gate: settings.map(|s| join_boxes(found.boxes, &s)).unwrap_or_default(),
+            boxes_before_gate,
+            method: self.noted(Some(&self.method)),
             pixels: film.pixels,
             timings: Timings { read_ms: film.read_ms, ..found.timings },
             model: self.hash.clone(),
@@ -404,7 +447,7 @@ impl Pipeline {
 #[derive(Default)]
 struct Found {
     logits: BTreeMap<String, f64>,
-    /// One list a detector.
+    /// One list a detector and view.
     boxes: Vec<Vec<Detection>>,
     timings: Timings,
 }

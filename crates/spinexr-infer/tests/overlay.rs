@@ -21,6 +21,7 @@ fn prediction(boxes: Vec<Detection>) -> FilmPrediction {
         threshold: Some(0.3),
         boxes: boxes.clone(),
         boxes_before_gate: boxes,
+        method: None,
         pixels: serde_json::Value::Null,
         timings: Timings::default(),
         model: "hash".to_owned(),

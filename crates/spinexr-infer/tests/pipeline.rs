@@ -1,12 +1,14 @@
 //! Films to predictions.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use spinexr_core::progress::silent;
-use spinexr_core::{FilmAnnotation, FilmPrediction, Split, fusion};
+use spinexr_core::{BoxFusion, FilmAnnotation, FilmPrediction, Method, Split, fusion};
 use spinexr_data::{Dataset, Film, cache};
 use spinexr_dicom::{Policy, ReadOptions, find_films};
-use spinexr_infer::{Bundle, FilmResult, InferError, Pipeline};
+use spinexr_infer::{Bundle, FilmResult, InferError, Pipeline, PipelineOptions};
 use spinexr_models::Architecture;
 use std::fs;
 use std::ops::ControlFlow;
@@ -66,7 +68,7 @@ fn the_record_is_complete() {
 fn an_efficientdet_finds_in_a_bundle_what_it_finds_alone() {
     let dir = tempfile::tempdir().unwrap();
     let paths = films(dir.path());
-    let made = bundle(vec![detector_of("boxes", Architecture::EfficientdetMini, 3)], None);
+    let made = bundle(vec![detector_of(Architecture::EfficientdetMini, "boxes", 3)], None);
     let path = dir.path().join("e.spinexr");
     made.save(&path).unwrap();
     let loaded = Bundle::load(&path).unwrap();
@@ -251,12 +253,15 @@ fn prepared_films_give_what_files_give() {
 }
 
 #[test]
-fn two_detectors_are_joined_by_suppression() {
+fn two_detectors_can_be_joined_by_suppression() {
     let dir = tempfile::tempdir().unwrap();
     let paths = films(dir.path());
     let one = |name: &str, seed| bundle(vec![detector(name, seed)], None);
     let first = predictions(&pipeline(&[one("x", 3)], 4, 2), &paths);
-    let both = predictions(&pipeline(&[one("x", 3), one("y", 4)], 4, 2), &paths);
+    let method = Method { box_fusion: BoxFusion::Nms, ..Method::plain() };
+    let options = PipelineOptions { method: Some(method.clone()), ..options(4, 2) };
+    let both = predictions(&Pipeline::load(&[one("x", 3), one("y", 4)], options).unwrap(), &paths);
+    assert!(first.iter().all(|film| film.method.is_none()) && both[0].method == Some(method));
     let mut from_second = 0;
     for (alone, joined) in first.iter().zip(&both) {
         assert!(joined.logits.is_empty() && joined.p_abnormal.is_none());
@@ -269,6 +274,32 @@ fn two_detectors_are_joined_by_suppression() {
         from_second += boxes.iter().filter(|b| !alone.boxes_before_gate.contains(b)).count();
     }
     assert!(from_second > 0, "the second detector has a say");
+}
+
+#[test]
+fn a_sparse_rcnn_predicts_from_a_saved_bundle() {
+    predicts_from_a_saved_bundle(Architecture::SparseRcnnMini);
+}
+
+#[test]
+fn a_faster_rcnn_predicts_from_a_saved_bundle() {
+    predicts_from_a_saved_bundle(Architecture::FasterRcnnMini);
+}
+
+fn predicts_from_a_saved_bundle(architecture: Architecture) {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = films(dir.path());
+    let path = dir.path().join("boxes.spinexr");
+    let made = bundle(vec![detector_of(architecture, "boxes", 3)], None);
+    made.save(&path).unwrap();
+    let loaded = Bundle::load(&path).unwrap();
+    let found = predictions(&pipeline(&[loaded], 2, 2), &paths);
+    assert_eq!(found, predictions(&pipeline(&[made], 2, 2), &paths));
+    for film in &found {
+        let boxes = &film.boxes_before_gate;
+        assert!(!boxes.is_empty() && boxes.len() <= 30);
+        assert!(boxes.iter().all(|b| b.score > FLOOR && b.xyxy.is_proper()), "{boxes:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@ use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, black_box};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::{
-    Architecture, DenseNetInference, Detect, DetectConfig, RetinaNetConfig, RetinaNetInference, Target,
+    Architecture, DenseNetInference, Detect, DetectConfig, FasterRcnnConfig, FasterRcnnInference,
+    RetinaNetConfig, RetinaNetInference, Target,
 };
 
 const FILMS: usize = 8;
@@ -105,4 +106,15 @@ fn retinanet_resnet50_inference(bencher: Bencher) {
     device.seed(1);
     let x = Tensor::random([1, 3, 800, 1216], Distribution::Normal(0.0, 1.0), &device);
     bencher.bench_local(|| black_box(model.detect(x.clone(), &[(800.0, 1216.0)], &DetectConfig::RETINANET)));
+}
+
+/// Faster R-CNN-ResNet-50-FPN, likewise, with a thousand proposals.
+#[divan::bench(sample_count = 10, sample_size = 1)]
+fn faster_rcnn_resnet50_inference(bencher: Bencher) {
+    let device = Device::flex();
+    let model = FasterRcnnInference::new(&FasterRcnnConfig::resnet50().init(&device).valid());
+    device.seed(1);
+    let x = Tensor::random([1, 3, 800, 1216], Distribution::Normal(0.0, 1.0), &device);
+    let config = DetectConfig::FASTER_RCNN;
+    bencher.bench_local(|| black_box(model.detect(x.clone(), &[(800.0, 1216.0)], &config)));
 }

@@ -98,6 +98,23 @@ pub struct Anchors {
     pub per_level: Vec<usize>,
 }
 
+impl Anchors {
+    /// The level of an anchor, and its place among that level's.
+    ///
+    /// # Panics
+    /// When there are not that many anchors.
+    pub(crate) fn level_of(&self, anchor: usize) -> (usize, usize) {
+        let mut before = 0;
+        for (level, count) in self.per_level.iter().enumerate() {
+            if anchor < before + count {
+                return (level, anchor - before);
+            }
+            before += count;
+        }
+        panic!("anchor {anchor} of {before}");
+    }
+}
+
 // A head's map by place, with the anchors of a place one after the other: the order of `Anchors`.
 // x: [N, A*K, H, W] -> [N, H*W*A, K]   A anchors at one place
 pub(crate) fn by_anchor(x: Tensor<4>, anchors: usize) -> Tensor<3> {

@@ -14,6 +14,7 @@ use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
 use crate::retinanet_inference::RetinaNetInference;
 use crate::sparse_rcnn::SparseRcnnConfig;
+use crate::sparse_rcnn::inference::SparseRcnnInference;
 use crate::weights::{self, StateDict, Strictness, WeightsError};
 
 /// A true box of an image.
@@ -205,7 +206,8 @@ impl DetectorConfig {
                 Ok(if on_cpu { Box::new(RetinaNetInference::new(&network)) } else { Box::new(network) })
             }
             Self::SparseRcnn(config) => {
-                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
+                let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
+                Ok(if on_cpu { Box::new(SparseRcnnInference::new(network)) } else { Box::new(network) })
             }
             Self::FasterRcnn(config) => {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;

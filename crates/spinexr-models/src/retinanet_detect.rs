@@ -37,6 +37,20 @@ impl Detect for RetinaNetInference {
 }
 
 impl RetinaNetOutput {
+    /// The anchor that a detection of the first image was read from; `content_px` as it was detected with.
+    pub(crate) fn anchor_of(&self, detection: &RawDetection, content_px: (f32, f32)) -> Option<usize> {
+        let read = |tensor: Tensor<3>| tensor.into_data().iter::<f32>().collect::<Vec<f32>>();
+        let [_, a, k] = self.class_logits.dims();
+        let (logits, deltas) = (read(self.class_logits.clone()), read(self.box_deltas.clone()));
+        (0..a).find(|&anchor| {
+            let offsets = [0, 1, 2, 3].map(|i| deltas[anchor * 4 + i]);
+            let (height, width) = content_px;
+            logits[anchor * k + detection.class] == detection.logit
+                && BoxCoder::UNIT.decode(offsets, &self.anchors.boxes[anchor]).clip(width, height)
+                    == detection.xyxy
+        })
+    }
+
     /// The detections of each image, best first; [`NotFinite`] for an image with a NaN or an infinity.
     ///
     /// `input_sizes`: height and width of each image in input pixels, without padding; boxes are clipped to it.

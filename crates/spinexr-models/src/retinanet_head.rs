@@ -94,14 +94,19 @@ impl Head {
         let mut logits = Vec::with_capacity(maps.len());
         let mut deltas = Vec::with_capacity(maps.len());
         for (level, map) in maps.iter().enumerate() {
-            let head = &self.classification_head;
-            let x = tower(&head.conv, head.norms.get(level), map.clone());
-            logits.push(by_anchor(head.cls_logits.forward(x), self.anchors));
+            logits.push(self.class_logits(level, map.clone()));
             let head = &self.regression_head;
             let x = tower(&head.conv, head.norms.get(level), map.clone());
             deltas.push(by_anchor(head.bbox_reg.forward(x), self.anchors));
         }
         (Tensor::cat(logits, 1), Tensor::cat(deltas, 1))
+    }
+
+    // map: [N, C, H, W] of one level -> [N, A of the level, K]
+    pub(crate) fn class_logits(&self, level: usize, map: Tensor<4>) -> Tensor<3> {
+        let head = &self.classification_head;
+        let x = tower(&head.conv, head.norms.get(level), map);
+        by_anchor(head.cls_logits.forward(x), self.anchors)
     }
 }
 

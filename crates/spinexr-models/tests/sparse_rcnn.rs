@@ -21,17 +21,25 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 
 const EVERYTHING: DetectConfig = DetectConfig { nms_iou: 1.0, ..DetectConfig::SPARSE_RCNN };
 
+/// Up to rounding: the engine's matrix products add in an order that depends on the number of rows.
 #[test]
 fn a_film_alone_gives_what_it_gives_in_a_batch() {
     let device = Device::flex();
     let model = SparseRcnnConfig::mini().init_seeded(3, &device);
     let x = images(3, 64, 96, &device);
     let sizes = [(64.0, 96.0), (40.0, 96.0), (64.0, 33.0)];
-    let together = model.detect(x.clone(), &sizes, &EVERYTHING);
+    let together = model.forward(x.clone(), &sizes);
+    let of_film = |part: &Tensor<3>, film: usize| values(part.clone().narrow(0, film, 1));
+    let close = |a: Vec<f32>, b: Vec<f32>, tolerance: f32| {
+        assert_eq!(a.len(), b.len());
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= tolerance), "{a:?} {b:?}");
+    };
     for film in 0..3 {
-        let alone = model.detect(x.clone().narrow(0, film, 1), &sizes[film..film + 1], &EVERYTHING);
-        assert_eq!(alone[0], together[film]);
-        let found = alone[0].as_ref().unwrap();
+        let alone = model.forward(x.clone().narrow(0, film, 1), &sizes[film..film + 1]);
+        let (one, all) = (alone.stages.last().unwrap(), together.stages.last().unwrap());
+        close(values(one.class_logits.clone()), of_film(&all.class_logits, film), 1e-4);
+        close(values(one.boxes.clone()), of_film(&all.boxes, film), 1e-2);
+        let found = alone.detect(&EVERYTHING).remove(0).unwrap();
         assert!(!found.is_empty());
         let (height, width) = sizes[film];
         assert!(found.iter().all(|d| d.xyxy.x1 >= 0.0 && d.xyxy.x2 <= width && d.xyxy.y2 <= height));
@@ -57,8 +65,8 @@ fn background_films_and_crowded_films_have_finite_losses() {
     let device = Device::flex().autodiff();
     let model = SparseRcnnConfig::mini().init(&device);
     let sizes = [(64.0, 64.0); 2];
-    let output = model.forward(images(2, 64, 64, &device), &sizes);
-
+    let forward = || model.forward(images(2, 64, 64, &device), &sizes);
+    let output = forward();
     let none = model.loss(&output, &[vec![], vec![]]);
     let [(_, classification), (_, l1), (_, giou)] = none.parts();
     assert_eq!((l1.into_scalar::<f32>(), giou.into_scalar::<f32>()), (0.0, 0.0));
@@ -78,6 +86,7 @@ fn background_films_and_crowded_films_have_finite_losses() {
     let no_boxes =
         vec![Target { class: 0, xyxy: [5.0, 5.0, 5.0, 9.0] }, Target { class: 0, xyxy: [f32::NAN; 4] }];
     let targets = [crowd, no_boxes];
+    let output = forward();
     for stage in model.matches(&output, &targets) {
         let proposals: Vec<usize> = stage[0].iter().map(|pair| pair.0).collect();
         assert_eq!(proposals, (0..30).collect::<Vec<_>>());

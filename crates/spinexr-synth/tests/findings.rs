@@ -65,7 +65,7 @@ fn a_finding_changes_the_film_inside_its_box() {
                     let (inside, outside) = contrast(&with, &without, &mark.xyxy);
                     ratios.push(inside / outside.max(1.0));
                 }
-                if ratios.len() >= 7 {
+                if ratios.len() >= 15 {
                     break 'studies;
                 }
             }

@@ -25,6 +25,7 @@ fn bench_rule(bencher: divan::Bencher<'_, '_>, net: &DenseNetConfig, rule: Rule)
         weight_decay_biases: 0.0,
         rule,
         groups: vec![],
+        layer_decay: None,
     };
     let mut model = net.init(&Device::flex().autodiff());
     let mut optimiser = Optimiser::new(&config, &model).expect("no group");

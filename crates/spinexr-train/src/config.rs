@@ -315,6 +315,8 @@ impl Experiment {
         ] {
             check(at_least_0(decay), key, "0 or more", decay)?;
         }
+        let decay = optimiser.layer_decay.unwrap_or(1.0);
+        check(decay > 0.0 && decay <= 1.0, "optimiser.layer_decay", "a number above 0, up to 1", decay)?;
         let below_1 = |v: f64| (0.0..1.0).contains(&v);
         match optimiser.rule {
             Rule::Sgd { momentum, nesterov } => {

@@ -12,6 +12,7 @@ pub mod data;
 pub mod ema;
 pub mod engine;
 pub mod error;
+pub mod layer_decay;
 pub mod logs;
 pub mod optim;
 pub mod params;

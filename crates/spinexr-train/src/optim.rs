@@ -5,6 +5,7 @@
 //!
 //! Reference: `torch.optim.SGD` and `torch.optim.AdamW` (2.x, single-tensor path).
 
+use crate::layer_decay;
 use crate::params::{has_prefix, named_tensors, update_tensors};
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -28,6 +29,10 @@ pub struct OptimiserConfig {
     /// Learning rates by part of the model; the first entry that fits a parameter counts.
     #[serde(default)]
     pub groups: Vec<LrGroup>,
+    /// Factor on the learning rate from each stage of the backbone to the one before it, in (0, 1]; the groups'
+    /// factors come on top. Absent for none. See [`crate::layer_decay`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_decay: Option<f64>,
 }
 
 /// Update rule.
@@ -108,7 +113,8 @@ impl Optimiser {
     /// is the bias beside it; any other `bias` is a bias.
     ///
     /// # Errors
-    /// [`UnusedGroup`] when a group's prefix fits no trainable parameter.
+    /// [`UnusedGroup`] when a group's prefix fits no trainable parameter, or rates are to fall by layer and no parameter
+    /// lies in a stage of a backbone.
     pub fn new<M: Module>(config: &OptimiserConfig, model: &M) -> Result<Self, UnusedGroup> {
         let tensors = named_tensors(model);
         let trainable: Vec<&String> = tensors.iter().filter(|(_, t)| t.trainable).map(|(n, _)| n).collect();
@@ -117,6 +123,14 @@ impl Optimiser {
                 let example = trainable.first().map(|n| (*n).clone()).unwrap_or_default();
                 return Err(UnusedGroup { prefix: group.prefix.clone(), example });
             }
+        }
+        let in_backbone = |name: &&String| layer_decay::depth(name) < layer_decay::DEPTHS;
+        if config.layer_decay.is_some() && !trainable.iter().any(in_backbone) {
+            let prefix = "layer1 (of optimiser.layer_decay)".to_owned();
+            return Err(UnusedGroup {
+                prefix,
+                example: trainable.first().map(|n| (*n).clone()).unwrap_or_default(),
+            });
         }
         let is_norm = |name: &str| {
             let sibling = match name.rsplit_once('.') {
@@ -136,7 +150,8 @@ impl Optimiser {
                     config.weight_decay
                 };
                 let group = config.groups.iter().find(|g| has_prefix(name, &g.prefix));
-                let lr_multiplier = group.map_or(1.0, |g| g.lr_multiplier);
+                let lr_multiplier = group.map_or(1.0, |g| g.lr_multiplier)
+                    * config.layer_decay.map_or(1.0, |decay| layer_decay::factor(name, decay));
                 (name.clone(), Setting { lr_multiplier, weight_decay })
             })
             .collect();
@@ -243,6 +258,7 @@ mod tests {
             weight_decay_biases: 0.75,
             rule: Rule::Sgd { momentum: 0.0, nesterov: false },
             groups: vec![],
+            layer_decay: None,
         };
         let mut optimiser = Optimiser::new(&config, &model).unwrap();
         let before = named_tensors(&model);
@@ -262,5 +278,38 @@ mod tests {
             assert!((kept - expected).abs() < 1e-4, "{name}: kept {kept}, expected {expected}");
         }
         assert!(!after["features.norm0.running_var"].trainable);
+    }
+
+    #[test]
+    fn layer_decay_and_groups_multiply() {
+        let model = DenseNetConfig::mini().init(&Device::flex().autodiff());
+        let config = OptimiserConfig {
+            lr: 1.0,
+            weight_decay: 0.0,
+            weight_decay_norms: 0.0,
+            weight_decay_biases: 0.0,
+            rule: Rule::Sgd { momentum: 0.0, nesterov: false },
+            groups: vec![LrGroup { prefix: "features.denseblock1".to_owned(), lr_multiplier: 3.0 }],
+            layer_decay: Some(0.5),
+        };
+        let mut optimiser = Optimiser::new(&config, &model).unwrap();
+        let before = named_tensors(&model);
+        let ones = before
+            .iter()
+            .filter(|(_, t)| t.trainable)
+            .map(|(name, t)| (name.clone(), t.flat.ones_like()))
+            .collect();
+        let after = named_tensors(&optimiser.step(model, ones, 1.0));
+        let value = |t: &NamedTensor| t.flat.to_data().iter::<f32>().next().unwrap();
+        for (name, expected) in [
+            ("features.conv0.weight", 0.5f32.powi(5)),
+            ("features.denseblock1.denselayer1.conv1.weight", 3.0 * 0.5f32.powi(4)),
+            ("features.transition1.conv.weight", 0.5f32.powi(4)),
+            ("features.norm5.weight", 0.5),
+            ("classifier.weight", 1.0),
+        ] {
+            let step = value(&before[name]) - value(&after[name]);
+            assert!((step - expected).abs() < 1e-6, "{name}: {step} for {expected}");
+        }
     }
 }

@@ -214,7 +214,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             cache: Arc::clone(&self.data.cache),
             films: self.data.train.clone(),
             sampler,
-            augment: experiment.augment,
+            augment: experiment.augment.clone(),
             batch_size: experiment.training.batch_size,
             seed: experiment.seed,
             first_step: self.step * experiment.training.accumulation as u64,

@@ -76,6 +76,7 @@ fn config(rule: Rule, lr: f64, weight_decay: f64) -> OptimiserConfig {
         weight_decay_biases: weight_decay,
         rule,
         groups: vec![],
+        layer_decay: None,
     }
 }
 

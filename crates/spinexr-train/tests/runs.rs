@@ -91,6 +91,11 @@ fn a_resumed_detector_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_resumed_faster_rcnn_equals_an_uninterrupted_one() {
+    resumed_equals_uninterrupted("faster_rcnn_mini");
+}
+
+#[test]
 fn a_resumed_sparse_rcnn_equals_an_uninterrupted_one() {
     resumed_equals_uninterrupted("sparse_rcnn_mini");
 }
@@ -102,7 +107,9 @@ fn a_resumed_efficientdet_equals_an_uninterrupted_one() {
 
 #[test]
 fn one_seed_gives_one_hash_for_any_number_of_threads() {
-    for architecture in ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini", "efficientdet_mini"] {
+    for architecture in
+        ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini", "faster_rcnn_mini", "efficientdet_mini"]
+    {
         let dir = tempfile::tempdir().unwrap();
         let sets = ["schedule.total_steps=4", "training.accumulation=2"];
         let experiment = experiment(architecture, dir.path(), &sets);
@@ -162,6 +169,11 @@ fn a_small_sparse_rcnn_memorises_four_films() {
 #[test]
 fn a_small_efficientdet_memorises_four_films() {
     memorises_four_films("efficientdet_mini");
+}
+
+#[test]
+fn a_small_faster_rcnn_memorises_four_films() {
+    memorises_four_films("faster_rcnn_mini");
 }
 
 fn memorises_four_films(architecture: &str) {

@@ -10,6 +10,7 @@ use spinexr_eval::report::Thumbnail;
 use spinexr_eval::run::{Protocol, RunOptions, RunReport, ThresholdSource};
 use spinexr_eval::threshold::by_split;
 use spinexr_eval::{Predictions, Test, Validation, evaluate_run};
+use spinexr_infer::{Explainer, evidence_picture};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -99,18 +100,28 @@ pub fn tables(report: &RunReport) -> String {
     format!("\n{first}\n{second}\n{c_star}")
 }
 
-/// Small pictures of the films in the report's gallery. A film whose file cannot be read is left without one.
-pub fn thumbnails(report: &RunReport, dataset: &Dataset) -> BTreeMap<String, Thumbnail> {
+/// Films of each kind in the gallery that are explained.
+const EXPLAINED_OF_A_KIND: usize = 2;
+
+/// Small pictures of the films in the report's gallery; with an explainer, also where the evidence lies on the first few
+/// of each kind. A film whose file cannot be read is left without one.
+pub fn thumbnails(
+    report: &RunReport,
+    dataset: &Dataset,
+    explainer: Option<&Explainer>,
+) -> BTreeMap<String, Thumbnail> {
     let paths: HashMap<&str, &Path> =
         dataset.films.iter().map(|f| (f.annotation.image_id.as_str(), f.path.as_path())).collect();
     let pictures = report.cases.iter().filter_map(|case| {
         let path = paths.get(case.image.as_str())?;
-        Some((case.image.clone(), thumbnail(path).ok()?))
+        let before = report.cases.iter().take_while(|c| c.image != case.image);
+        let explained = before.filter(|c| c.kind == case.kind).count() < EXPLAINED_OF_A_KIND;
+        Some((case.image.clone(), thumbnail(path, explainer.filter(|_| explained)).ok()?))
     });
     pictures.collect()
 }
 
-fn thumbnail(path: &Path) -> Result<Thumbnail> {
+fn thumbnail(path: &Path, explainer: Option<&Explainer>) -> Result<Thumbnail> {
     let film = read_film(path, &ReadOptions::default())?;
     let picture = spinexr_infer::overlay::display_picture(&film);
     let longer = picture.width().max(picture.height()).max(1);
@@ -118,17 +129,27 @@ fn thumbnail(path: &Path) -> Result<Thumbnail> {
     let side = |px: u32| ((f64::from(px) * scale).round() as u32).max(1);
     let (width, height) = (side(picture.width()), side(picture.height()));
     let small = image::imageops::resize(&picture, width, height, image::imageops::FilterType::Triangle);
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 82);
-    encoder.encode_image(&small).context("encoding a thumbnail")?;
+    let evidence = match explainer {
+        Some(explainer) => explainer.explain(path)?.abnormal,
+        None => None,
+    };
+    let evidence = evidence.map(|map| jpeg(&evidence_picture::tinted(&small, &map).into())).transpose()?;
     let ratio = |small: u32, film: u32| small as f32 / film.max(1) as f32;
     Ok(Thumbnail {
-        bytes: bytes.into_inner(),
+        bytes: jpeg(&small.into())?,
+        evidence,
         mime: "image/jpeg".into(),
         width_px: width,
         height_px: height,
         scale: [ratio(width, film.width_px), ratio(height, film.height_px)],
     })
+}
+
+fn jpeg(picture: &image::DynamicImage) -> Result<Vec<u8>> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 82);
+    encoder.encode_image(picture).context("encoding a thumbnail")?;
+    Ok(bytes.into_inner())
 }
 
 /// Writes `report.json` and `report.html` into `dir`.

@@ -1,7 +1,7 @@
-//! JPEG baseline and lossless through dicom-rs' decoder, fenced in: the frame header is compared with the data
+//! JPEG baseline and lossless through dicom-rs' decoder, 12-bit DCT through our own, fenced in: the frame header is compared with the data
 //! set before anything is decoded, and a panic of the decoder is an error of the file.
 
-use super::{Colour, Samples};
+use super::{Colour, Samples, jpeg_dct};
 use crate::pixel_format::PixelFormat;
 use dicom_core::smallvec::smallvec;
 use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
@@ -12,26 +12,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const BASELINE: &str = "1.2.840.10008.1.2.4.50";
 const EXTENDED: &str = "1.2.840.10008.1.2.4.51";
+const PROGRESSIVE_SPECTRAL: &str = "1.2.840.10008.1.2.4.53";
+const PROGRESSIVE_FULL: &str = "1.2.840.10008.1.2.4.55";
 const LOSSLESS: &str = "1.2.840.10008.1.2.4.57";
 const LOSSLESS_SV1: &str = "1.2.840.10008.1.2.4.70";
 
 /// Whether [`decode`] knows the transfer syntax.
 pub(super) fn decodes(uid: &str) -> bool {
-    matches!(uid, BASELINE | EXTENDED | LOSSLESS | LOSSLESS_SV1)
-}
-
-/// Why a JPEG stream was not decoded.
-pub(super) enum JpegError {
-    /// 12-bit DCT, which the decoder does not know.
-    TwelveBit,
-    /// Anything else.
-    Broken(String),
+    matches!(uid, BASELINE | EXTENDED | PROGRESSIVE_SPECTRAL | PROGRESSIVE_FULL | LOSSLESS | LOSSLESS_SV1)
 }
 
 /// What the frame header (T.81 B.2.2) says.
 #[derive(Debug, PartialEq, Eq)]
 struct FrameHeader {
-    /// Number of the SOF marker: 0 baseline, 1 extended, 3 lossless.
+    /// Number of the SOF marker: 0 baseline, 1 extended, 2 progressive, 3 lossless.
     process: u8,
     precision: u32,
     height: usize,
@@ -39,51 +33,59 @@ struct FrameHeader {
     components: usize,
 }
 
-pub(super) fn decode(stream: &[u8], format: &PixelFormat, uid: &str) -> Result<Samples, JpegError> {
-    let broken = |reason: String| Err(JpegError::Broken(reason));
-    let header = match frame_header(stream) {
-        Ok(header) => header,
-        Err(reason) => return broken(reason.into()),
-    };
+pub(super) fn decode(stream: &[u8], format: &PixelFormat, uid: &str) -> Result<Samples, String> {
+    let header = frame_header(stream)?;
     let lossless = header.process == 3;
-    if lossless != matches!(uid, LOSSLESS | LOSSLESS_SV1) || !matches!(header.process, 0 | 1 | 3) {
-        return broken(format!("frame header SOF{} does not belong to this transfer syntax", header.process));
+    let expected: &[u8] = match uid {
+        LOSSLESS | LOSSLESS_SV1 => &[3],
+        PROGRESSIVE_SPECTRAL | PROGRESSIVE_FULL => &[2],
+        _ => &[0, 1],
+    };
+    if !expected.contains(&header.process) {
+        return Err(format!("frame header SOF{} does not belong to this transfer syntax", header.process));
     }
     if (header.height, header.width) != (format.height, format.width) {
-        return broken(format!(
+        return Err(format!(
             "expected {} x {} pixels (rows x columns), the JPEG holds {} x {}",
             format.height, format.width, header.height, header.width
         ));
     }
     if header.components != format.samples_per_pixel {
-        return broken(format!(
+        return Err(format!(
             "expected {} samples per pixel, the JPEG holds {}",
             format.samples_per_pixel, header.components
         ));
     }
-    if !lossless && header.precision == 12 {
-        return Err(JpegError::TwelveBit);
-    }
     if header.precision > format.bits_allocated || header.precision < 2 {
         let allocated = format.bits_allocated;
-        return broken(format!("JPEG of {} bits for Bits Allocated {allocated}", header.precision));
+        return Err(format!("JPEG of {} bits for Bits Allocated {allocated}", header.precision));
     }
     // Every lossless sample takes a bit at least, and every block of 64 as much.
     let least_bits = format.frame_samples() / if lossless { 1 } else { 64 * format.samples_per_pixel };
     if stream.len().saturating_mul(8) < least_bits {
-        return broken(format!("{} bytes cannot hold {} samples", stream.len(), format.frame_samples()));
+        return Err(format!("{} bytes cannot hold {} samples", stream.len(), format.frame_samples()));
     }
 
+    if !lossless && header.precision == 12 {
+        if header.process == 0 || header.components != 1 {
+            return Err("12-bit DCT is decoded for one grey component (SOF1 and SOF2) only".into());
+        }
+        let values = jpeg_dct::decode_12_bit(stream, format.height, format.width)?;
+        return Ok(Samples { values, colour: Colour::AsDeclared, precision: Some(12) });
+    }
+
+    // dicom-rs does not list the retired syntaxes; their streams of 8 bits go where the extended ones go.
+    let uid = if header.process == 2 { EXTENDED } else { uid };
     let one_frame = OneFrame { stream, header: &header, uid };
     let bytes = match catch_unwind(AssertUnwindSafe(|| run_codec(&one_frame))) {
         Ok(Ok(bytes)) => bytes,
-        Ok(Err(reason)) => return broken(reason),
-        Err(_) => return broken("the decoder gave up on a corrupt stream".into()),
+        Ok(Err(reason)) => return Err(reason),
+        Err(_) => return Err("the decoder gave up on a corrupt stream".into()),
     };
     let wide = header.precision > 8;
     let expected = format.frame_samples() * if wide { 2 } else { 1 };
     if bytes.len() != expected {
-        return broken(format!("expected {expected} decoded bytes, found {}", bytes.len()));
+        return Err(format!("expected {expected} decoded bytes, found {}", bytes.len()));
     }
     let values = if wide {
         bytes.chunks_exact(2).map(|b| u16::from_ne_bytes([b[0], b[1]])).collect()

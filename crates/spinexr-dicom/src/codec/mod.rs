@@ -1,18 +1,19 @@
 //! One frame of Pixel Data (7FE0,0010) as samples.
 
 mod jpeg;
+mod jpeg2000;
+mod jpeg_dct;
+mod jpeg_ls;
 mod native;
 mod rle;
 
 use crate::dataset::{DataSet, PixelLocation};
 use crate::error::ReadError;
-use crate::pixel_format::PixelFormat;
+use crate::pixel_format::{Photometric, PixelFormat};
 use crate::syntax::unsupported;
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
-
-const RLE_LOSSLESS: &str = "1.2.840.10008.1.2.5";
 
 /// Colour of decoded samples, where decoding changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub(crate) fn decode_frame(
     let encapsulating = syntax.parsed_as.is_encapsulated_pixel_data();
     match &data_set.pixels {
         None | Some(PixelLocation::Present) => Err(ReadError::NoPixelData { path: path.into() }),
+        Some(PixelLocation::Native(_)) if format.photometric == Photometric::YbrWavelet => {
+            Err(fail("YBR_RCT and YBR_ICT exist in JPEG 2000 only".into()))
+        }
         Some(PixelLocation::Native(element)) if !encapsulating => {
             native::decode(data_set, element, format, frame, notes).map_err(fail)
         }
@@ -54,20 +58,43 @@ pub(crate) fn decode_frame(
             Err(fail("expected one native value, found fragments".into()))
         }
         Some(PixelLocation::Encapsulated { offsets, fragments }) => {
-            if syntax.uid != RLE_LOSSLESS && !jpeg::decodes(&syntax.uid) {
-                return Err(unsupported(path, &syntax.uid));
+            let coding = Coding::of(&syntax.uid).ok_or_else(|| unsupported(path, &syntax.uid))?;
+            if format.photometric == Photometric::YbrWavelet && coding != Coding::Jpeg2000 {
+                return Err(fail("YBR_RCT and YBR_ICT exist in JPEG 2000 only".into()));
             }
             let stream =
                 frame_stream(&data_set.bytes, offsets, fragments, format.frames, frame).map_err(fail)?;
-            if syntax.uid == RLE_LOSSLESS {
-                rle::decode(&stream, format).map_err(fail)
-            } else {
-                match jpeg::decode(&stream, format, &syntax.uid) {
-                    Ok(samples) => Ok(samples),
-                    Err(jpeg::JpegError::TwelveBit) => Err(unsupported(path, &syntax.uid)),
-                    Err(jpeg::JpegError::Broken(reason)) => Err(fail(reason)),
-                }
+            match coding {
+                Coding::Rle => rle::decode(&stream, format),
+                Coding::Jpeg => jpeg::decode(&stream, format, &syntax.uid),
+                Coding::JpegLs => jpeg_ls::decode(&stream, format),
+                Coding::Jpeg2000 => jpeg2000::decode(&stream, format, &syntax.uid),
             }
+            .map_err(fail)
+        }
+    }
+}
+
+/// Families of codings that come in fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Rle,
+    /// Baseline, extended and lossless.
+    Jpeg,
+    JpegLs,
+    /// High-Throughput included.
+    Jpeg2000,
+}
+
+impl Coding {
+    /// The family of a transfer syntax; `None` when it is not decoded here.
+    fn of(uid: &str) -> Option<Self> {
+        match uid {
+            "1.2.840.10008.1.2.5" => Some(Self::Rle),
+            "1.2.840.10008.1.2.4.80" | "1.2.840.10008.1.2.4.81" => Some(Self::JpegLs),
+            _ if jpeg::decodes(uid) => Some(Self::Jpeg),
+            _ if jpeg2000::decodes(uid) => Some(Self::Jpeg2000),
+            _ => None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::plot::{Axis, Corner, Mark, Plot, Scale, Series};
 use super::{escape, number, percent};
+use crate::decision_curve::NetBenefit;
 use crate::froc::FALSE_ALARMS_PER_FILM;
 use crate::run::{LossCurve, RunReport, ScoreHistogram};
 use spinexr_core::Finding;
@@ -27,6 +28,65 @@ pub(super) fn roc(report: &RunReport) -> String {
         diagonal: true,
         legend: Some(Corner::BottomRight),
         empty,
+    }
+    .svg()
+}
+
+/// Share of abnormal films against p(abnormal), the ensemble thick.
+pub(super) fn reliability(report: &RunReport) -> String {
+    let names = report.classifier_names();
+    let series = names.iter().rev().enumerate().map(|(style, &name)| {
+        let bins = &report.classification[name].calibration.reliability;
+        let points = bins.iter().filter_map(|bin| Some([bin.mean_probability?, bin.share_positive?]));
+        let mark = if name == "ensemble" { Mark::LineAndDots } else { Mark::Line };
+        Series { name: name.into(), points: points.collect(), style, strong: name == "ensemble", mark }
+    });
+    Plot {
+        description: "Share of abnormal films against the predicted probability".into(),
+        size: [440.0, 380.0],
+        x: Axis::share("p(abnormal), mean of a bin", 4),
+        y: Axis::share("Share of abnormal films", 4),
+        series: series.collect(),
+        diagonal: true,
+        legend: Some(Corner::TopLeft),
+        empty: None,
+    }
+    .svg()
+}
+
+/// Net benefit of the ensemble and of calling every film abnormal.
+pub(super) fn decision_curve(report: &RunReport) -> String {
+    let curve = report.classification.get("ensemble").map(|row| row.worth.decision_curve.as_slice());
+    let curve = curve.unwrap_or_default();
+    // What costs more than it brings is not shown below a little under nothing.
+    let floor = -0.05;
+    let series = |name: &str, style: usize, of: &dyn Fn(&NetBenefit) -> f64| Series {
+        name: name.into(),
+        points: curve.iter().map(|p| [p.threshold, of(p)]).take_while(|p| p[1] >= floor).collect(),
+        style,
+        strong: style == 0,
+        mark: Mark::Line,
+    };
+    let highest = curve.iter().map(|p| p.model.max(p.all)).fold(0.1, f64::max);
+    Plot {
+        description: "Net benefit against the threshold probability".into(),
+        size: [440.0, 380.0],
+        x: Axis::share("Threshold probability", 4),
+        y: Axis::round("Net benefit, true positives a film", floor, highest),
+        series: vec![
+            series("ensemble", 0, &|p| p.model),
+            series("call every film abnormal", 1, &|p| p.all),
+            Series {
+                name: "call none".into(),
+                points: vec![[0.0, 0.0], [1.0, 0.0]],
+                style: 2,
+                strong: false,
+                mark: Mark::Line,
+            },
+        ],
+        diagonal: false,
+        legend: Some(Corner::TopRight),
+        empty: curve.is_empty().then(|| "n/a".to_owned()),
     }
     .svg()
 }

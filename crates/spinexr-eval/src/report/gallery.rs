@@ -20,6 +20,8 @@ pub struct Thumbnail {
     pub height_px: u32,
     /// Thumbnail px a film px, horizontally and vertically.
     pub scale: [f32; 2],
+    /// The same picture, of the same type and size, coloured where the evidence for "abnormal" lies.
+    pub evidence: Option<Vec<u8>>,
 }
 
 /// A word for the boxes' labels; the full name stands in the caption.
@@ -119,6 +121,15 @@ fn card(case: &Case, report: &RunReport, thumbnail: Option<Thumbnail>) -> String
     let labels = labels.svg;
     out.push_str(&labels);
     out.push_str("</svg>");
+    if let Some((t, evidence)) = thumbnail.as_ref().and_then(|t| Some((t, t.evidence.as_ref()?))) {
+        let _ = write!(
+            out,
+            r#"<img class="evidence" width="{width}" height="{height}" alt="Film {} coloured where the evidence for abnormal lies" src="data:{};base64,{}">"#,
+            escape(&case.image),
+            escape(&t.mime),
+            STANDARD.encode(evidence)
+        );
+    }
     out.push_str(&caption(case, report));
     out.push_str("</figure>");
     out
@@ -217,6 +228,9 @@ pub(super) fn key() -> String {
             r#"<span><svg class="swatch dark" viewBox="0 0 28 18" aria-hidden="true"><rect class="ground" width="28" height="18" rx="2"/><rect class="{class}" x="5" y="4" width="18" height="10" stroke-width="{width}"{dash}/></svg>{meaning}</span>"#
         );
     }
-    out.push_str("</p>");
+    out.push_str(
+        "</p><p class=\"muted\">A second picture, where there is one, is coloured where the evidence for \u{201c}abnormal\u{201d} lies: \
+         Grad-CAM of the classifiers, the lighter the stronger within the film.</p>",
+    );
     out
 }

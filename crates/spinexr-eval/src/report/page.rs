@@ -111,7 +111,12 @@ fn film_level(out: &mut String, report: &RunReport) {
             figures::histogram(histogram, report.gate.as_ref().map(|g| g.c_star))
         );
     }
-    out.push_str("</div></section>");
+    let _ = write!(
+        out,
+        r#"</div><div class="pair"><figure>{}<figcaption class="caption"><b>Figure 3.</b> Calibration: share of abnormal films among those of about the same p(abnormal). On the diagonal a probability means what it says.</figcaption></figure><figure>{}<figcaption class="caption"><b>Figure 4.</b> Decision curve: true positives a film less false ones at the price that a threshold probability sets on them. A classifier is of use where its line is the highest.</figcaption></figure></div></section>"#,
+        figures::reliability(report),
+        figures::decision_curve(report)
+    );
 }
 
 fn box_level(out: &mut String, report: &RunReport) {
@@ -133,15 +138,18 @@ fn box_level(out: &mut String, report: &RunReport) {
     );
     let _ = write!(
         out,
-        r#"{}{}<p class="caption"><b>Figure 3.</b> Precision against recall at IoU 0.5 for each class, made monotone as in COCO, so that the area under a line is its AP. A line ends at the recall that is reached. The arrow leads from the detector's AP to the framework's.</p>"#,
+        r#"{}{}<p class="caption"><b>Figure 5.</b> Precision against recall at IoU 0.5 for each class, made monotone as in COCO, so that the area under a line is its AP. A line ends at the recall that is reached. The arrow leads from the detector's AP to the framework's.</p>"#,
         figures::detector_key(report),
         figures::precision_recall(report)
     );
     let _ = write!(
         out,
-        r#"<div class="pair"><figure>{}<figcaption class="caption"><b>Figure 4.</b> FROC: share of all marked findings that are found at IoU 0.5 against false boxes a film, read at ⅛ to 8. A second box on the same finding is a false one.</figcaption></figure><div>{}<p class="caption"><b>Table 3.</b> Findings found, in percent, at the false alarms a film of Figure 4.</p></div></div></section>"#,
+        r#"<div class="pair"><figure>{}<figcaption class="caption"><b>Figure 6.</b> FROC: share of all marked findings that are found at IoU 0.5 against false boxes a film, read at ⅛ to 8. A second box on the same finding is a false one.</figcaption></figure><div>{}<p class="caption"><b>Table 3.</b> Findings found, in percent, at the false alarms a film of Figure 6.</p></div></div>{}<p class="caption"><b>Table 4.</b> Mistakes by kind (TIDE): how many, and what mAP@0.5 would gain, in percent, if those of one kind alone were mended.</p><details><summary>Which class is taken for which</summary>{}<p class="caption">Boxes of the last row of Table 2 with a score of at least {}, matched to marked ones of any class at IoU 0.5.</p></details></section>"#,
         figures::froc(report),
-        tables::froc(report)
+        tables::froc(report),
+        tables::errors(report),
+        tables::confusion(report),
+        number(Some(report.shown_score.score), 2)
     );
 }
 
@@ -162,7 +170,7 @@ fn training(out: &mut String, report: &RunReport) {
     }
     let _ = write!(
         out,
-        r#"<section><h2>Training</h2>{}<p class="caption"><b>Figure 5.</b> Course of training by optimiser step. Values above the 99th percentile are cut off at the top.</p></section>"#,
+        r#"<section><h2>Training</h2>{}<p class="caption"><b>Figure 7.</b> Course of training by optimiser step. Values above the 99th percentile are cut off at the top.</p></section>"#,
         figures::losses(&report.losses)
     );
 }
@@ -171,7 +179,7 @@ fn what_was_run(out: &mut String, report: &RunReport) {
     let p = &report.provenance;
     let _ = write!(
         out,
-        r#"<section><h2>What was run</h2>{}<p class="caption"><b>Table 4.</b> Films, studies and marked boxes. Splits are by study.</p><dl>"#,
+        r#"<section><h2>What was run</h2>{}<p class="caption"><b>Table 5.</b> Films, studies and marked boxes. Splits are by study.</p><dl>"#,
         tables::counts(report)
     );
     let mut row = |name: &str, value: &str| {

@@ -235,8 +235,8 @@ impl Plot {
 
     fn legend(&self, corner: Corner, w: f64, h: f64) -> String {
         let longest = self.series.iter().map(|s| s.name.chars().count()).max().unwrap_or(0);
-        // 11.5 px text is about 6 px a character wide.
-        let (box_w, box_h) = (44.0 + 6.0 * longest as f64, 8.0 + 17.0 * self.series.len() as f64);
+        // 11.5 px text is at most about 6.6 px a character wide.
+        let (box_w, box_h) = (44.0 + 6.6 * longest as f64, 8.0 + 17.0 * self.series.len() as f64);
         let x = match corner {
             Corner::TopLeft => LEFT + 8.0,
             Corner::TopRight | Corner::BottomRight => LEFT + w - box_w - 6.0,

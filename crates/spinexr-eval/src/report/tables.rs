@@ -1,7 +1,9 @@
 //! The paper's two tables, with the published figures beside them as context only.
 
 use super::{count, escape, number, percent};
-use crate::run::{DetectionRow, RunReport};
+use crate::box_metrics::HitsInBox;
+use crate::error_kinds::ErrorKind;
+use crate::run::{DetectionRow, PREVALENCES, RunReport};
 use spinexr_core::Finding;
 use std::fmt::Write;
 
@@ -102,6 +104,47 @@ pub(super) fn classification_details(report: &RunReport) -> String {
             },
         )
     });
+    line("Expected calibration error, 15 bins", &|n| number(row(n).calibration.expected_error, 4));
+    line("Calibration intercept / slope / in the large", &|n| {
+        row(n).calibration.line.map_or_else(
+            || "n/a".into(),
+            |l| format!("{:.2} / {:.2} / {:.2}", l.intercept, l.slope, l.in_the_large),
+        )
+    });
+    line("Temperature from validation films; log-loss with it", &|n| {
+        let c = &row(n).calibration;
+        match c.temperature {
+            Some(t) => format!("{:.2}; {}", t.temperature, number(c.log_loss_at_temperature, 4)),
+            None => "n/a".into(),
+        }
+    });
+    line("Likelihood ratio of a call / of none", &|n| {
+        let w = &row(n).worth;
+        format!("{} / {}", number(w.positive_likelihood_ratio, 2), number(w.negative_likelihood_ratio, 2))
+    });
+    for (i, prevalence) in PREVALENCES.into_iter().enumerate() {
+        line(&format!("Predictive values + / − where {:.0} % are abnormal", 100.0 * prevalence), &|n| {
+            row(n).worth.predictive.get(i).map_or_else(
+                || "n/a".into(),
+                |p| {
+                    let [positive, negative] = [p.positive_predictive_value, p.negative_predictive_value];
+                    format!("{} / {}", percent(positive), percent(negative))
+                },
+            )
+        });
+    }
+    line("Studies (abnormal); AUROC by study, DeLong", &|n| {
+        let s = &row(n).study_level;
+        let auroc = s.auroc.map_or_else(
+            || "n/a".into(),
+            |d| format!("{} ({})", percent(Some(d.auroc)), interval(Some(d.interval))),
+        );
+        format!("{} ({}); {auroc}", count(s.studies), count(s.abnormal))
+    });
+    line("Sensitivity / specificity by study, the threshold of films", &|n| {
+        let s = &row(n).study_level;
+        format!("{} / {}", percent(s.sensitivity), percent(s.specificity))
+    });
     line("Threshold chosen on", &|n| row(n).threshold_chosen_on.map_or("n/a", |c| c.name()).to_owned());
     out.push_str("</tbody></table></div>");
     out
@@ -175,6 +218,67 @@ pub(super) fn detection_details(report: &RunReport) -> String {
         line("AP at IoU 0.2–0.5", &|r, f| r.ap_20_50.get(f).copied().flatten(), row.map_20_50);
         let mean_recall = crate::coco::mean(row.recall50.values().copied());
         line("recall at IoU 0.5", &|r, f| r.recall50.get(f).copied().flatten(), mean_recall);
+        let mean_voc = crate::coco::mean(row.voc_ap50.values().copied());
+        line("AP at IoU 0.5 as Pascal VOC", &|r, f| r.voc_ap50.get(f).copied().flatten(), mean_voc);
+        let hit = |h: &HitsInBox| (h.truth > 0).then(|| h.hit as f64 / h.truth as f64);
+        let mean_hit = crate::coco::mean(row.hits_in_box.values().map(hit));
+        line("marked boxes hit by the middle of a shown box", &|r, f| hit(r.hits_in_box.get(f)?), mean_hit);
+    }
+    out.push_str("</tbody></table></div>");
+    out
+}
+
+/// Kinds of mistakes and what each costs, for every detection row.
+pub(super) fn errors(report: &RunReport) -> String {
+    let names = report.detector_names();
+    let mut out = String::from(r#"<table><thead><tr><th scope="col">Kind of mistake</th>"#);
+    for name in &names {
+        let _ =
+            write!(out, r#"<th scope="col">{}<span class="sub">number · AP lost</span></th>"#, escape(name));
+    }
+    out.push_str("</tr></thead><tbody>");
+    for (i, kind) in ErrorKind::ALL.into_iter().enumerate() {
+        let cells: String = names
+            .iter()
+            .map(|&name| {
+                let cost = &report.detection[name].errors[i];
+                format!("<td>{} · {}</td>", count(cost.count), percent(cost.ap_gain))
+            })
+            .collect();
+        let title = match kind {
+            ErrorKind::Class => "right place, wrong class",
+            ErrorKind::Place => "right class, not well placed",
+            ErrorKind::Both => "wrong class, not well placed",
+            ErrorKind::Duplicate => "found already",
+            ErrorKind::Background => "nothing there",
+            ErrorKind::Missed => "missed",
+        };
+        let _ = write!(out, r#"<tr><th scope="row">{title}</th>{cells}</tr>"#);
+    }
+    out.push_str("</tbody></table>");
+    out
+}
+
+/// Which class is taken for which by the last detection row.
+pub(super) fn confusion(report: &RunReport) -> String {
+    let Some(row) = report.detector_names().last().map(|name| &report.detection[*name]) else {
+        return String::new();
+    };
+    let mut out = format!(
+        r#"<div class="scroll"><table><thead><tr><th scope="col">Marked as</th>{}<th scope="col">nothing</th></tr></thead><tbody>"#,
+        class_header()
+    );
+    for (truth, counts) in row.confusion.counts.iter().enumerate() {
+        let name = Finding::from_index(truth).map_or("nothing", Finding::name);
+        let cells: String = counts
+            .iter()
+            .enumerate()
+            .map(|(proposed, n)| match proposed == truth && *n > 0 {
+                true => format!("<td><b>{}</b></td>", count(*n)),
+                false => format!("<td>{}</td>", count(*n)),
+            })
+            .collect();
+        let _ = write!(out, r#"<tr><th scope="row">{name}</th>{cells}</tr>"#);
     }
     out.push_str("</tbody></table></div>");
     out

@@ -2,9 +2,11 @@
 
 use super::{Protocol, RunOptions, source};
 use crate::binary::{self, Confusion};
+use crate::calibration::{self, CalibrationLine, ReliabilityBin, Temperature};
+use crate::decision_curve::{self, NetBenefit, Predictive};
 use crate::error::EvalError;
 use crate::intervals::{self, BinaryBootstrap, DeLong, Interval, Unit};
-use crate::threshold::{ChosenOn, Predictions, Scorer, Test, Threshold, Truth};
+use crate::threshold::{ChosenOn, Predictions, Scorer, Test, Threshold, Truth, Validation};
 use crate::{LabelledScores, roc};
 use serde::{Deserialize, Serialize};
 use spinexr_core::fusion::sigmoid;
@@ -48,7 +50,63 @@ pub struct ClassificationRow {
     pub bootstrap_by_film: BinaryBootstrap,
     /// Bootstrap of studies, threshold fixed.
     pub bootstrap_by_study: BinaryBootstrap,
+    /// The same question asked of studies.
+    pub study_level: StudyLevel,
+    /// Whether p(abnormal) means what it says.
+    pub calibration: CalibrationReport,
+    /// What a call at the threshold is worth.
+    pub worth: Worth,
 }
+
+/// Studies in place of films: a study's score is its highest film's, and it is abnormal when a film of it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StudyLevel {
+    /// Studies.
+    pub studies: usize,
+    /// Abnormal ones.
+    pub abnormal: usize,
+    /// Area under the ROC curve with its DeLong interval.
+    pub auroc: Option<DeLong>,
+    /// Sensitivity at the threshold of films.
+    pub sensitivity: Option<f64>,
+    /// Specificity at the threshold of films.
+    pub specificity: Option<f64>,
+}
+
+/// Calibration of p(abnormal) on the test films.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationReport {
+    /// Expected calibration error in 15 bins.
+    pub expected_error: Option<f64>,
+    /// Logistic recalibration; `None` where it has no best fit.
+    pub line: Option<CalibrationLine>,
+    /// Ten bins.
+    pub reliability: Vec<ReliabilityBin>,
+    /// The temperature that fits validation films best; `None` without them, or where none is best.
+    pub temperature: Option<Temperature>,
+    /// Log-loss of the test films at that temperature, nats.
+    pub log_loss_at_temperature: Option<f64>,
+}
+
+/// What a call at the threshold is worth to whoever acts on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Worth {
+    /// Sensitivity over 1 − specificity.
+    pub positive_likelihood_ratio: Option<f64>,
+    /// 1 − sensitivity over specificity.
+    pub negative_likelihood_ratio: Option<f64>,
+    /// Predictive values at the shares of abnormal films in [`PREVALENCES`].
+    pub predictive: Vec<Predictive>,
+    /// Net benefit by threshold probability.
+    pub decision_curve: Vec<NetBenefit>,
+}
+
+/// Shares of abnormal films at which predictive values are given: from screening to a spine clinic.
+pub const PREVALENCES: [f64; 4] = [0.05, 0.1, 0.25, 0.5];
+
+/// Bins of the expected calibration error, as usual in the field, and of the reliability curve.
+const ERROR_BINS: usize = 15;
+const CURVE_BINS: usize = 10;
 
 /// p(abnormal) of the test films in bins of equal width over `[0, 1]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +128,7 @@ pub(super) fn evaluate(
     truth: &Truth,
     scorer: &Scorer,
     threshold: Option<&Threshold>,
+    validation: Option<(&Predictions<Validation>, &Truth)>,
     options: &RunOptions,
 ) -> Result<(ClassificationRow, Option<RocCurve>), EvalError> {
     // Logits rank films that a saturated sigmoid would tie.
@@ -102,10 +161,59 @@ pub(super) fn evaluate(
         delong: intervals::delong(&logits),
         bootstrap_by_film: by_film,
         bootstrap_by_study: by_study,
+        study_level: study_level(&logits, cut),
+        calibration: calibration_report(&logits, &probabilities, validation, scorer)?,
+        worth: worth(&probabilities, confusion.as_ref()),
     };
     let curve = roc::roc_curve(&logits)
         .map(|points| points.iter().map(|p| [p.false_positive_rate, p.true_positive_rate]).collect());
     Ok((row, curve))
+}
+
+fn study_level(logits: &LabelledScores, cut: Option<f64>) -> StudyLevel {
+    let studies = logits.by_study();
+    let confusion = cut.map(|cut| Confusion::at(&studies, cut));
+    StudyLevel {
+        studies: studies.len(),
+        abnormal: studies.positives(),
+        auroc: intervals::delong(&studies),
+        sensitivity: confusion.and_then(|c| c.sensitivity()),
+        specificity: confusion.and_then(|c| c.specificity()),
+    }
+}
+
+fn calibration_report(
+    logits: &LabelledScores,
+    probabilities: &LabelledScores,
+    validation: Option<(&Predictions<Validation>, &Truth)>,
+    scorer: &Scorer,
+) -> Result<CalibrationReport, EvalError> {
+    let temperature = match validation {
+        Some((films, truth)) => Temperature::fit(films, truth, scorer)?,
+        None => None,
+    };
+    let calibrated = temperature.map(|temperature| {
+        let calibrated: Vec<f64> = logits.scores().iter().map(|z| temperature.probability(*z)).collect();
+        LabelledScores::new(logits.positive(), &calibrated).expect("probabilities are finite")
+    });
+    Ok(CalibrationReport {
+        expected_error: calibration::expected_calibration_error(probabilities, ERROR_BINS),
+        line: calibration::calibration_line(logits),
+        reliability: calibration::reliability(probabilities, CURVE_BINS).unwrap_or_default(),
+        temperature,
+        log_loss_at_temperature: calibrated.as_ref().and_then(binary::log_loss),
+    })
+}
+
+fn worth(probabilities: &LabelledScores, confusion: Option<&Confusion>) -> Worth {
+    let thresholds: Vec<f64> = (1..20).map(|i| f64::from(i) / 20.0).collect();
+    let predictive = |c: &Confusion| PREVALENCES.iter().filter_map(|&p| c.predictive_at(p)).collect();
+    Worth {
+        positive_likelihood_ratio: confusion.and_then(Confusion::positive_likelihood_ratio),
+        negative_likelihood_ratio: confusion.and_then(Confusion::negative_likelihood_ratio),
+        predictive: confusion.map(predictive).unwrap_or_default(),
+        decision_curve: decision_curve::decision_curve(probabilities, &thresholds).unwrap_or_default(),
+    }
 }
 
 /// The lowest logit whose probability reaches `c`; infinity when none does.

@@ -1,7 +1,9 @@
 //! Rows of the box-level table.
 
 use super::FOUND_IOU;
+use crate::box_metrics::{self, BoxConfusion, HitsInBox};
 use crate::coco::{self, BoxSet, DetectedBox, Protocol, TruthBox};
+use crate::error_kinds::{self, ErrorCost};
 use crate::froc::{self, Froc};
 use crate::threshold::{Part, Predictions, Scorer, Truth};
 use serde::{Deserialize, Serialize};
@@ -25,6 +27,14 @@ pub struct DetectionRow {
     pub boxes: usize,
     /// Findings found against false alarms a film, all classes together.
     pub froc: Option<Froc>,
+    /// AP at IoU 0.5 as Pascal VOC has it, by class.
+    pub voc_ap50: BTreeMap<Finding, Option<f64>>,
+    /// Kinds of mistakes, and what AP@0.5 would gain without each.
+    pub errors: Vec<ErrorCost>,
+    /// Marked boxes that hold the middle of a shown box of their class, by class.
+    pub hits_in_box: BTreeMap<Finding, HitsInBox>,
+    /// Which class is taken for which among the shown boxes, at IoU 0.5; the background last.
+    pub confusion: BoxConfusion,
 }
 
 /// p(abnormal) from the logits, then the decision rule on `boxes_before_gate`; without a gate or without a
@@ -63,11 +73,14 @@ pub fn box_set<P: Part>(films: &Predictions<P>, truth: &Truth, gate: Option<&Gat
     boxes
 }
 
+/// Detections of a class and film that count, as in the protocol of the AP.
+const MAX_DETECTIONS: usize = 100;
+
 /// Precision at the 101 recall points, by class.
 type PrCurves = BTreeMap<Finding, Option<Vec<f64>>>;
 
-/// The row and its precision–recall curves at IoU 0.5.
-pub(super) fn evaluate(boxes: &BoxSet) -> (DetectionRow, PrCurves) {
+/// The row and its precision–recall curves at IoU 0.5; boxes are shown from `shown_score` on.
+pub(super) fn evaluate(boxes: &BoxSet, shown_score: f64) -> (DetectionRow, PrCurves) {
     let classes = coco::evaluate(boxes, &Protocol::all_areas(coco::iou_paper()));
     let half = classes.first().map_or(0, |c| c.by_iou.len() - 1); // the last threshold is 0.5
     let by_class = |value: &dyn Fn(&coco::ClassResult) -> Option<f64>| {
@@ -81,6 +94,10 @@ pub(super) fn evaluate(boxes: &BoxSet) -> (DetectionRow, PrCurves) {
         recall50: by_class(&|c| c.by_iou[half].recall),
         boxes: boxes.detections.len(),
         froc: froc::froc(boxes, FOUND_IOU),
+        voc_ap50: Finding::ALL.into_iter().zip(box_metrics::voc_ap(boxes, FOUND_IOU)).collect(),
+        errors: error_kinds::error_costs(boxes, MAX_DETECTIONS),
+        hits_in_box: Finding::ALL.into_iter().zip(box_metrics::hits_in_box(boxes, shown_score)).collect(),
+        confusion: box_metrics::confusion(boxes, FOUND_IOU, shown_score),
         ap50,
         ap_20_50,
     };

@@ -93,6 +93,7 @@ fn film(
         threshold: None,
         boxes: vec![],
         boxes_before_gate: proposed,
+        method: None,
         pixels: json!({"policy": "standard"}),
         timings: Timings::default(),
         model: "3f9a1c0e5d7b".into(),

@@ -29,7 +29,8 @@ pub fn info(name: &str) -> BundleInfo {
 }
 
 pub fn decision(c_star: f64, keep_score: f64) -> Decision {
-    Decision { c_star, keep_score, display_score: 0.3, chosen_on: ChosenOn::Validation, films: 12 }
+    let chosen_on = ChosenOn::Validation;
+    Decision { c_star, keep_score, display_score: 0.3, chosen_on, films: 12, method: None }
 }
 
 /// A small classifier of 64 × 48 px.
@@ -55,11 +56,11 @@ pub fn classifier(name: &str, architecture: Architecture, seed: u64) -> (ModelSp
 /// A small detector of 96 × 64 px. Its drawn weights give scores near their prior of 0.01, hence the low
 /// threshold.
 pub fn detector(name: &str, seed: u64) -> (ModelSpec, StateDict) {
-    detector_of(name, Architecture::RetinanetMini, seed)
+    detector_of(Architecture::RetinanetMini, name, seed)
 }
 
-/// The same of any family.
-pub fn detector_of(name: &str, architecture: Architecture, seed: u64) -> (ModelSpec, StateDict) {
+/// As [`detector`], of any family.
+pub fn detector_of(architecture: Architecture, name: &str, seed: u64) -> (ModelSpec, StateDict) {
     let weights = architecture.detector_config().unwrap().state_dict_seeded(seed);
     let spec = ModelSpec {
         name: name.to_owned(),

@@ -5,12 +5,14 @@
 //! crate's; [`detectron2`] reads the reference's names. Deviations: any number of input channels.
 //!
 //! This file assembles the parts: a stage is in [`stage`], its attention in [`attention`], its dynamic interaction in
-//! [`interaction`], matching and losses in [`criterion`], boxes from outputs in [`detect`].
+//! [`interaction`], matching and losses in [`criterion`], boxes from outputs in [`detect`], the form that is
+//! only run on a CPU in [`inference`].
 
 pub mod attention;
 pub mod criterion;
 pub mod detect;
 pub mod detectron2;
+pub mod inference;
 pub mod interaction;
 pub mod stage;
 
@@ -244,15 +246,22 @@ impl SparseRcnn {
     /// # Panics
     /// When there is not one size for each image.
     pub fn forward(&self, x: Tensor<4>, content_px: &[(f32, f32)]) -> SparseRcnnOutput {
-        let [n, _, _, _] = x.dims();
+        self.refine(&self.pyramid(padded_input(x)), content_px)
+    }
+
+    /// The stages, on the maps of the pyramid.
+    ///
+    /// # Panics
+    /// When there is not one size for each image.
+    pub fn refine(&self, maps: &[Tensor<4>], content_px: &[(f32, f32)]) -> SparseRcnnOutput {
+        let [n, _, _, _] = maps[0].dims();
         assert_eq!(content_px.len(), n, "one size for each of {n} images");
-        let maps = self.pyramid(padded_input(x));
         let pooler = self.pooler();
         let mut boxes = self.first_boxes(content_px); // [N, P, 4]
         let mut features = self.init_proposal_features.weight.val().repeat(&[n, 1]); // [N * P, hidden]
         let mut stages = Vec::with_capacity(self.head.head_series.len());
         for stage in &self.head.head_series {
-            let pooled = pooler.forward(&maps, &boxes_by_image(&boxes));
+            let pooled = pooler.forward(maps, &boxes_by_image(&boxes));
             let output = stage.forward(pooled, boxes, features);
             // A stage learns from its own boxes alone.
             boxes = output.boxes.clone().detach();

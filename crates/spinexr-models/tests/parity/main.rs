@@ -5,6 +5,7 @@
 mod case;
 mod classifiers;
 mod efficientdet;
+mod explain;
 mod faster_rcnn;
 mod formula;
 mod operators;

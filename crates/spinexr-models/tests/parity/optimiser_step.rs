@@ -60,7 +60,8 @@ fn check<M: Module>(
             let wanted = reference[phase][part]["value"].as_f64().unwrap();
             let found = f64::from(value.clone().into_scalar::<f32>());
             let what = format!("{setting} {part} {phase} a step: {found} (relative)");
-            case.report(&what, ((found - wanted) / wanted).abs(), TOLERANCE);
+            let what = what.trim_start();
+            case.report(what, ((found - wanted) / wanted).abs(), TOLERANCE);
         }
         if phase == "before" {
             let total = parts.into_iter().map(|(_, value)| value).reduce(|a, b| a + b).expect("a loss");

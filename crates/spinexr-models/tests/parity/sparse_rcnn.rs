@@ -4,6 +4,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
+use spinexr_models::SparseRcnnInference;
 use spinexr_models::detector::{DetectConfig, Target};
 use spinexr_models::sparse_rcnn::detectron2::{from_detectron2, has_detectron2_names, own_name};
 use spinexr_models::sparse_rcnn::{
@@ -72,7 +73,11 @@ fn outputs_and_detections() {
     case.check("eval/p6", &max_pool2d(maps[3].clone(), [1, 1], [2, 2], [0, 0]));
     first_stage(&case, &model, &maps);
 
-    let output = model.forward(x, &CONTENT_PX);
+    outputs(&case, &model.forward(x.clone(), &CONTENT_PX));
+    outputs(&case, &SparseRcnnInference::new(model).forward(x, &CONTENT_PX));
+}
+
+fn outputs(case: &Case, output: &SparseRcnnOutput) {
     let stack = |part: fn(&spinexr_models::sparse_rcnn::StageOutput) -> &Tensor<3>| {
         Tensor::stack::<4>(output.stages.iter().map(|stage| part(stage).clone()).collect(), 0)
     };
@@ -81,7 +86,7 @@ fn outputs_and_detections() {
     }
     case.check("eval/pred_logits", &stack(|stage| &stage.class_logits));
     case.check("eval/pred_boxes", &stack(|stage| &stage.boxes));
-    detections(&case, &output);
+    detections(case, output);
 }
 
 /// The first stage step by step, on its public parts.

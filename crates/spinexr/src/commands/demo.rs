@@ -10,11 +10,12 @@ use crate::{Global, evaluation, training};
 use anyhow::{Context, Result, anyhow, bail};
 use spinexr_core::{FilmPrediction, Split};
 use spinexr_data::{Dataset, ReadyDataset, SplitDataset};
+use spinexr_dicom::Limits;
 use spinexr_eval::run::{LossCurve, Protocol, RunOptions, RunReport};
 use spinexr_infer::card::card;
 use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
 use spinexr_infer::weights_file::Storage;
-use spinexr_infer::{Bundle, BundleInfo, combine};
+use spinexr_infer::{Bundle, BundleInfo, Explainer, combine};
 use spinexr_synth::SynthConfig;
 use spinexr_train::{Experiment, TrainData, TrainOutcome};
 use std::ops::ControlFlow;
@@ -107,7 +108,9 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     write_predictions(&args.out, films, &bundle)?;
 
     say("6/6 writing the report");
-    let thumbnails = evaluation::thumbnails(&report, dataset);
+    let device = PipelineOptions::default().device;
+    let explainer = Explainer::load(&bundles, &device, Limits::default(), 0).map_err(anyhow::Error::from)?;
+    let thumbnails = evaluation::thumbnails(&report, dataset, Some(&explainer));
     evaluation::write_report(&args.out, &report, &thumbnails)?;
 
     eprint!("{}", evaluation::tables(&report));
@@ -256,9 +259,12 @@ fn loss_curve(name: &str, outcome: &TrainOutcome) -> Result<LossCurve> {
 /// All models and the decision rule in one bundle.
 fn freeze(args: &Args, bundles: &[Bundle], report: &RunReport, films: &[FilmPrediction]) -> Result<Bundle> {
     let validation = films.iter().filter(|f| f.split == Some(Split::Validation)).count();
-    let decision = decision(report, validation).ok_or_else(|| {
-        anyhow!("no threshold can be chosen: the validation films are of one kind only; use more --studies")
-    })?;
+    let decision =
+        decision(report, validation, films.first().and_then(|f| f.method.clone())).ok_or_else(|| {
+            anyhow!(
+                "no threshold can be chosen: the validation films are of one kind only; use more --studies"
+            )
+        })?;
     let info = BundleInfo {
         name: "synthetic-demo".to_owned(),
         licence: "Apache-2.0".to_owned(),

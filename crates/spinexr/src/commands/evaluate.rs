@@ -1,13 +1,15 @@
-//! `spinexr evaluate`: tables and curves from files, without any model.
+//! `spinexr evaluate`: tables and curves from files; a model only where a report is to show its evidence.
 
 use crate::Global;
 use crate::console::{percent, table};
 use crate::evaluation;
 use crate::exit::{CommandResult, Done, usage};
 use clap::{Subcommand, ValueEnum};
+use spinexr_dicom::Limits;
 use spinexr_eval::intervals::BootstrapOptions;
 use spinexr_eval::run::{Protocol, RunOptions};
 use spinexr_eval::{coco, coco_json, records, score_file};
+use spinexr_infer::{Bundle, Explainer};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -87,6 +89,9 @@ struct RunArgs {
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Bundle whose classifiers' evidence is shown on a few films of the report; may be given several times
+    #[arg(long, value_name = "BUNDLE", requires = "output")]
+    explain: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -183,7 +188,15 @@ fn whole_run(args: RunArgs, global: &Global) -> CommandResult {
     let report = evaluation::evaluate(films, &dataset, &options)?;
     eprint!("{}", evaluation::tables(&report));
     if let Some(dir) = &args.output {
-        let thumbnails = evaluation::thumbnails(&report, &dataset);
+        let bundles = args.explain.iter().map(|path| Bundle::load(path)).collect::<Result<Vec<_>, _>>();
+        let explainer = match bundles.map_err(usage)?.as_slice() {
+            [] => None,
+            bundles => {
+                let device = spinexr_infer::parse_device("cpu").map_err(usage)?;
+                Some(Explainer::load(bundles, &device, Limits::default(), 0).map_err(usage)?)
+            }
+        };
+        let thumbnails = evaluation::thumbnails(&report, &dataset, explainer.as_ref());
         evaluation::write_report(dir, &report, &thumbnails)?;
         eprintln!("{}", dir.join("report.html").display());
     }

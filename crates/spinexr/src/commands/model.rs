@@ -7,7 +7,7 @@ use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::training::{INTENDED_USE, UNKNOWN_LICENCE};
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
-use spinexr_core::Split;
+use spinexr_core::{FilmPrediction, Method, Split};
 use spinexr_data::SplitDataset;
 use spinexr_eval::run::{Protocol, RunOptions, RunReport};
 use spinexr_eval::{Predictions, Validation, records};
@@ -88,7 +88,12 @@ fn inspect(path: &Path, global: &Global) -> CommandResult {
         .collect();
     eprint!("{}", table(&["model", "architecture", "input, px", "classes"], &rows));
     match &manifest.decision {
-        Some(d) => eprintln!("c* = {:.4}, chosen on {} validation films", d.c_star, d.films),
+        Some(d) => {
+            eprintln!("c* = {:.4}, chosen on {} validation films", d.c_star, d.films);
+            if let Some(method) = &d.method {
+                eprintln!("with {method}");
+            }
+        }
         None => eprintln!("no decision rule yet; see `spinexr model combine`"),
     }
     eprintln!("{:.1} MB, hash {}", bundle.size_bytes() as f64 / 1e6, bundle.hash());
@@ -129,9 +134,10 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
         )));
     }
     check_hold_outs(&bundles, &validation, &args.annotations)?;
+    let method = common_method(&films)?;
     let report =
         evaluation::evaluate(films, &dataset, &RunOptions::new("validation", Protocol::Improved, 0))?;
-    let decision = decision(&report, validation.len())
+    let decision = decision(&report, validation.len(), method)
         .ok_or_else(|| anyhow!("no threshold can be chosen: the validation films are of one kind only"))?;
     let name =
         args.output.file_stem().map_or_else(|| "framework".into(), |s| s.to_string_lossy().into_owned());
@@ -143,8 +149,8 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
     };
     let facts = card_facts(&report);
     let storage = if args.half { Storage::F16 } else { Storage::F32 };
-    let bundle =
-        combine(&bundles, info, Some(decision), storage, |m| card(m, &facts)).map_err(anyhow::Error::from)?;
+    let bundle = combine(&bundles, info, Some(decision.clone()), storage, |m| card(m, &facts))
+        .map_err(anyhow::Error::from)?;
     bundle.save(&args.output).map_err(anyhow::Error::from)?;
     eprintln!(
         "{}: c* = {:.4} from {} validation films",
@@ -154,6 +160,24 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
     );
     global.print_json(bundle.manifest())?;
     Ok(Done::All)
+}
+
+/// The views and fusion that all records name; a threshold holds for one method.
+fn common_method(films: &[FilmPrediction]) -> Result<Option<Method>, CommandError> {
+    let first = films.first().and_then(|film| film.method.clone());
+    match films.iter().find(|film| film.method != first) {
+        None => Ok(first),
+        Some(other) => {
+            let words =
+                |m: &Option<Method>| m.as_ref().map_or("one view a film".to_owned(), Method::to_string);
+            Err(usage(anyhow!(
+                "{} was predicted with {}, the first film with {}; predict all films in one way",
+                other.image,
+                words(&other.method),
+                words(&first)
+            )))
+        }
+    }
 }
 
 /// Refuses validation films that some model may have been trained on: all models must have held out the same
@@ -185,8 +209,9 @@ fn check_hold_outs(
     }
 }
 
-/// The decision rule that a report's validation films gave; `None` where they could not give one.
-pub fn decision(report: &RunReport, validation_films: usize) -> Option<Decision> {
+/// The decision rule that a report's validation films gave, for the method they were predicted with; `None` where
+/// they could not give one.
+pub fn decision(report: &RunReport, validation_films: usize, method: Option<Method>) -> Option<Decision> {
     let gate = report.gate.as_ref()?;
     Some(Decision {
         c_star: gate.c_star,
@@ -194,6 +219,7 @@ pub fn decision(report: &RunReport, validation_films: usize) -> Option<Decision>
         display_score: report.shown_score.score,
         chosen_on: ChosenOn::Validation,
         films: validation_films,
+        method,
     })
 }
 

@@ -5,22 +5,24 @@ use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::{Global, demo_bundle};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
-use spinexr_core::{FilmPrediction, Split};
+use spinexr_core::{BoxFusion, FilmPrediction, Method, Split, Tta, WeightedBoxFusion};
 use spinexr_data::{ReadyDataset, SplitDataset};
 use spinexr_dicom::{Limits, find_films};
 use spinexr_infer::outputs::{ResultsFormat, ResultsWriter};
 use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
-use spinexr_infer::{Bundle, overlay};
+use spinexr_infer::{Bundle, Explainer, evidence_picture, overlay};
 use spinexr_train::Experiment;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     spinexr predict film.dcm                                     findings in words, with the demonstration bundle\n  \
     spinexr predict films/ -o out --format jsonl,csv,png         a folder, results and overlays\n  \
     spinexr predict films/ --model framework.spinexr -o out\n  \
+    spinexr predict films/ --model framework.spinexr --tta flip -o out    each film mirrored as well\n  \
+    spinexr predict film.dcm --explain -o out                    where on the film the evidence lies\n  \
     spinexr predict --config runs/densenet121/config.toml --splits validation,test \\\n          \
     --model runs/densenet121/densenet121.spinexr --model runs/retinanet_r50/retinanet_r50.spinexr -o out\n\n\
     Without --model a small bundle trained on synthetic films is used. It shows how the program works and\n\
@@ -38,6 +40,13 @@ pub struct Args {
     /// Forms of the results
     #[arg(long, value_enum, value_delimiter = ',', default_value = "jsonl")]
     format: Vec<Format>,
+    /// Also write a picture of where on each film the evidence lies: Grad-CAM of the classifiers, and for each box what
+    /// spoke for it; takes several times as long
+    #[arg(long, requires = "output", conflicts_with = "config")]
+    explain: bool,
+    /// With --explain, also write the film's map of numbers as .npy
+    #[arg(long, requires = "explain")]
+    explain_npy: bool,
     /// Predict the data set of this experiment, prepared as for training, in place of files
     #[arg(long, value_name = "CONFIG", conflicts_with = "inputs")]
     config: Option<PathBuf>,
@@ -50,6 +59,13 @@ pub struct Args {
     /// Frame of a multi-frame file, counted from 0
     #[arg(long, default_value_t = 0)]
     frame: u32,
+    /// Test-time augmentation: `flip`, and further sizes as shares of the models' input (`flip,0.8,1.2`); the bundle's
+    /// own where not given, `none` for none
+    #[arg(long, value_name = "VIEWS", value_delimiter = ',', value_parser = parse_view)]
+    tta: Vec<TtaArg>,
+    /// How boxes of several detectors and views are put together; the bundle's own where not given
+    #[arg(long, value_enum)]
+    box_fusion: Option<FusionArg>,
     /// Most films a model sees at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: u16,
@@ -65,6 +81,53 @@ enum Format {
     Coco,
     /// Film with boxes drawn
     Png,
+}
+
+/// One word of `--tta`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum TtaArg {
+    None,
+    Flip,
+    Scale(f32),
+}
+
+fn parse_view(word: &str) -> Result<TtaArg, String> {
+    match word {
+        "none" => Ok(TtaArg::None),
+        "flip" => Ok(TtaArg::Flip),
+        number => match number.parse::<f32>() {
+            Ok(scale) if Tta::SCALES.contains(&scale) => Ok(TtaArg::Scale(scale)),
+            _ => Err("expected `flip`, `none` or a share of the input size from 0.25 to 4".to_owned()),
+        },
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FusionArg {
+    /// Weighted box fusion at IoU 0.55
+    Wbf,
+    /// Class-wise suppression
+    Nms,
+}
+
+/// The views and fusion asked for; `None` for the bundle's own. What is not said of a method that is asked for is
+/// plain.
+fn method(args: &Args) -> Option<Method> {
+    if args.tta.is_empty() && args.box_fusion.is_none() {
+        return None;
+    }
+    let scale = |word: &TtaArg| if let TtaArg::Scale(scale) = word { Some(*scale) } else { None };
+    Some(Method {
+        tta: Tta {
+            flip: args.tta.contains(&TtaArg::Flip),
+            // The film as it is comes anyway.
+            scales: args.tta.iter().filter_map(scale).filter(|scale| *scale != 1.0).collect(),
+        },
+        box_fusion: match args.box_fusion {
+            Some(FusionArg::Nms) => BoxFusion::Nms,
+            Some(FusionArg::Wbf) | None => BoxFusion::Wbf(WeightedBoxFusion::PUBLISHED),
+        },
+    })
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -105,11 +168,18 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         frame: args.frame,
         limits: Limits::default(),
         decision: None,
+        method: method(&args),
     };
     let bundles = load_bundles(&args.models)?;
     let pipeline = Pipeline::load(&bundles, options).map_err(usage)?;
     if args.models.is_empty() {
         eprintln!("no --model given: the bundle inside this program is used");
+    }
+    if pipeline.is_method_foreign() {
+        eprintln!(
+            "the bundle's thresholds were not chosen with {}: choose them anew with `spinexr model combine`",
+            pipeline.method()
+        );
     }
     if pipeline.is_demonstration() {
         eprintln!("{}", demo_bundle::WARNING);
@@ -142,6 +212,10 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         }
     }
     let overlays = args.output.clone().filter(|_| wants(Format::Png));
+    let explainer = match args.explain {
+        true => Some(explainer(&bundles, &args)?),
+        false => None,
+    };
 
     let mut films: Vec<FilmPrediction> = vec![];
     let mut failures: Vec<Failure> = vec![];
@@ -162,10 +236,20 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
             for writer in &mut writers {
                 writer.add(&film)?;
             }
-            if let (Some(dir), Some(radiograph)) = (&overlays, &radiograph) {
-                let options = overlay_options(&pipeline);
+            let Some(radiograph) = &radiograph else { return Ok(()) };
+            let options = overlay_options(&pipeline);
+            let name = picture_name(&film.image, &mut drawn);
+            if let Some(dir) = &overlays {
                 let picture = overlay::render(radiograph, &film, &options);
-                overlay::write_png(&dir.join(overlay_name(&film.image, &mut drawn)), &picture)?;
+                overlay::write_png(&dir.join(format!("{name}.png")), &picture)?;
+            }
+            if let (Some(explainer), Some(dir)) = (&explainer, &args.output) {
+                let explanation = explainer.explain(&path)?;
+                let picture = evidence_picture::render(radiograph, &film, &explanation, &options);
+                overlay::write_png(&dir.join(format!("{name}.explain.png")), &picture)?;
+                if let (true, Some(map)) = (args.explain_npy, &explanation.abnormal) {
+                    map.write_npy(&dir.join(format!("{name}.explain.npy")))?;
+                }
             }
             Ok(())
         };
@@ -280,15 +364,25 @@ fn overlay_options(pipeline: &Pipeline) -> overlay::OverlayOptions {
     options
 }
 
-/// `<image>.png`; films of one name in several folders get a number.
-fn overlay_name(image: &str, drawn: &mut BTreeSet<String>) -> PathBuf {
-    let mut name = format!("{image}.png");
+/// Name of a film's pictures; films of one name in several folders get a number.
+fn picture_name(image: &str, drawn: &mut BTreeSet<String>) -> String {
+    let mut name = image.to_owned();
     let mut n = 2;
     while !drawn.insert(name.clone()) {
-        name = format!("{image}_{n}.png");
+        name = format!("{image}_{n}");
         n += 1;
     }
-    Path::new(&name).to_owned()
+    name
+}
+
+/// The models as explanations need them.
+fn explainer(bundles: &[Bundle], args: &Args) -> Result<Explainer, CommandError> {
+    let device = spinexr_infer::parse_device(&args.device).map_err(usage)?;
+    let explainer = Explainer::load(bundles, &device, Limits::default(), args.frame).map_err(usage)?;
+    if !explainer.unexplained().is_empty() {
+        eprintln!("no explanation of single boxes for {}", explainer.unexplained().join(", "));
+    }
+    Ok(explainer)
 }
 
 /// A film's result for people.

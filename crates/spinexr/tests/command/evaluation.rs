@@ -98,6 +98,7 @@ fn a_small_demo_runs_from_films_to_report() {
     assert!(
         html.contains("<svg")
             && html.contains("data:image/jpeg;base64,")
+            && html.contains("<img class=\"evidence\"")
             && html.contains("not a medical device")
     );
     assert!(

@@ -150,3 +150,32 @@ fn the_doctor_finds_nothing_wrong() {
     let checks = json(&output)["checks"].as_array().unwrap().clone();
     assert!(checks.len() >= 8 && checks.iter().all(|c| c["ok"] == true), "{text}");
 }
+
+#[test]
+fn views_are_recorded_and_evidence_is_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let said = spinexr(dir.path())
+        .args(["predict", "--explain", "--explain-npy", "--tta", "flip,0.75", "-o", "out"])
+        .arg(a_film())
+        .output()
+        .unwrap();
+    let messages = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.status.success(), "{messages}");
+    assert!(messages.contains("thresholds were not chosen with 4 views a film"), "{messages}");
+    let line = fs::read_to_string(out.join("predictions.jsonl")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(line.trim()).unwrap();
+    assert_eq!(record["method"]["tta"], serde_json::json!({"flip": true, "scales": [0.75]}));
+
+    let stem = a_film().file_stem().unwrap().to_string_lossy().into_owned();
+    let picture = image::open(out.join(format!("{stem}.explain.png"))).unwrap().to_rgb8();
+    let coloured = picture.pixels().filter(|p| p.0[0] > p.0[2].saturating_add(40)).count();
+    assert!(coloured > 500, "warm colours lie over the film: {coloured} px");
+    let npy = fs::read(out.join(format!("{stem}.explain.npy"))).unwrap();
+    let head = String::from_utf8_lossy(&npy[..128]).into_owned();
+    assert!(npy.starts_with(b"\x93NUMPY") && head.contains("'<f4'") && head.contains("(256, "), "{head}");
+
+    let refused = spinexr(dir.path()).args(["predict", "--tta", "9"]).arg(a_film()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("0.25 to 4"));
+}

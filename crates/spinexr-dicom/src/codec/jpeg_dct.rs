@@ -1,0 +1,676 @@
+//! JPEG DCT of 12 bits with one grey component: sequential (ITU-T T.81 process 4, transfer syntax …4.51) and the
+//! retired progressive forms (processes 8 and 12, …4.53 and .55).
+//!
+//! Our own decoder, because no maintained crate in Rust reads 12-bit DCT. It follows T.81 alone: Huffman codes of
+//! annexes C and F, progression of annex G, the inverse DCT of A.3.3 in `f32`, rounded once. A stream that ends
+//! before its last block is an error, never a grey rest.
+
+use std::f32::consts::PI;
+
+/// Samples of a block.
+const BLOCK: usize = 64;
+/// Bits looked up at once when a Huffman code is decoded.
+const LOOKUP_BITS: u32 = 9;
+/// Most scans of a frame. Encoders make about ten; the rest would only cost time.
+const MAX_SCANS: usize = 256;
+
+/// Place in the block, row-major, of each coefficient in coded order (T.81 figure A.6).
+const ZIGZAG: [u8; BLOCK] = zigzag();
+
+const fn zigzag() -> [u8; BLOCK] {
+    let mut order = [0; BLOCK];
+    let (mut row, mut column, mut i) = (0usize, 0usize, 0);
+    while i < BLOCK {
+        order[i] = (8 * row + column) as u8;
+        i += 1;
+        // Diagonals of an even sum go up and to the right, the others down and to the left.
+        if (row + column).is_multiple_of(2) {
+            if column == 7 {
+                row += 1;
+            } else if row == 0 {
+                column += 1;
+            } else {
+                row -= 1;
+                column += 1;
+            }
+        } else if row == 7 {
+            column += 1;
+        } else if column == 0 {
+            row += 1;
+        } else {
+            row += 1;
+            column -= 1;
+        }
+    }
+    order
+}
+
+/// Decodes one grey frame of `height` x `width` samples of 12 bits, row-major.
+///
+/// The caller has compared size, precision and number of components with the frame header.
+pub(super) fn decode_12_bit(stream: &[u8], height: usize, width: usize) -> Result<Vec<u16>, String> {
+    let (block_rows, block_columns) = (height.div_ceil(8), width.div_ceil(8));
+    let blocks = block_rows * block_columns;
+    // A sequential block takes two codes at least, a progressive one shares its codes with at most 2^15 others
+    // but takes a bit for its DC coefficient.
+    if stream.len().saturating_mul(8) < blocks {
+        return Err(format!("{} bytes cannot hold {blocks} blocks", stream.len()));
+    }
+    let mut tables = Tables::default();
+    let mut frame: Option<Frame> = None;
+    let mut coefficients: Vec<[i16; BLOCK]> = Vec::new();
+    let (mut scans, mut at) = (0, 2);
+    loop {
+        let (marker, segment, next) = segment(stream, at)?;
+        at = next;
+        match marker {
+            0xC1 | 0xC2 if frame.is_none() => {
+                frame = Some(Frame::of(segment, marker == 0xC2)?);
+                coefficients = vec![[0; BLOCK]; blocks];
+            }
+            0xC4 => tables.read_huffman(segment)?,
+            0xDB => tables.read_quantisation(segment)?,
+            0xDD => {
+                let &[high, low] = segment else { return Err("restart interval of a wrong length".into()) };
+                tables.restart_interval = usize::from(u16::from_be_bytes([high, low]));
+            }
+            0xDA => {
+                let frame = frame.as_ref().ok_or("the scan comes before the frame header")?;
+                at += tables.scan(segment, frame, &stream[at..], &mut coefficients)?;
+                scans += 1;
+                if scans > MAX_SCANS {
+                    return Err(format!("more than {MAX_SCANS} scans"));
+                }
+                if !frame.progressive {
+                    return tables.pixels(frame, &coefficients, height, width);
+                }
+            }
+            0xC0..=0xCF => return Err(format!("coding process of marker FF{marker:02X} is not supported")),
+            0xD9 => {
+                let frame = frame.filter(|_| scans > 0).ok_or("the JPEG ends before its scan")?;
+                return tables.pixels(&frame, &coefficients, height, width);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The marker segment at `at`: marker, parameters, end.
+fn segment(stream: &[u8], mut at: usize) -> Result<(u8, &[u8], usize), String> {
+    while stream.get(at..at + 2) == Some(&[0xFF, 0xFF]) {
+        at += 1;
+    }
+    let Some(&[0xFF, marker]) = stream.get(at..at + 2) else {
+        return Err(format!("expected a JPEG marker at byte {at}"));
+    };
+    if matches!(marker, 0x01 | 0xD0..=0xD9) {
+        return Ok((marker, &[], at + 2));
+    }
+    let length = match stream.get(at + 2..at + 4) {
+        Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
+        _ => 0,
+    };
+    if length < 2 {
+        return Err(format!("marker FF{marker:02X} at byte {at} has no segment"));
+    }
+    match stream.get(at + 4..at + 2 + length) {
+        Some(segment) => Ok((marker, segment, at + 2 + length)),
+        None => Err(format!("the JPEG ends inside the segment of marker FF{marker:02X}")),
+    }
+}
+
+/// The frame header with its one component.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    progressive: bool,
+    identifier: u8,
+    quantisation: u8,
+}
+
+impl Frame {
+    fn of(segment: &[u8], progressive: bool) -> Result<Self, String> {
+        // Precision, height, width and the number of components were compared with the data set.
+        match *segment {
+            [_, _, _, _, _, 1, identifier, _, quantisation] => {
+                Ok(Self { progressive, identifier, quantisation })
+            }
+            _ => Err("expected a frame header with one component".into()),
+        }
+    }
+}
+
+/// What a scan carries (T.81 B.2.3, G.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// All coefficients of each block.
+    Sequential,
+    /// The DC coefficients but for their `low` lowest bits.
+    DcFirst { low: u32 },
+    /// Bit `low` of the DC coefficients.
+    DcRefine { low: u32 },
+    /// A band of AC coefficients but for their `low` lowest bits.
+    AcFirst { band: (usize, usize), low: u32 },
+    /// Bit `low` of a band of AC coefficients.
+    AcRefine { band: (usize, usize), low: u32 },
+}
+
+impl Pass {
+    fn of(progressive: bool, start: u8, end: u8, approximation: u8) -> Result<Self, String> {
+        if !progressive {
+            // These three are fixed for a sequential scan, and some writers leave them zero.
+            return Ok(Self::Sequential);
+        }
+        let band = (usize::from(start), usize::from(end));
+        let (high, low) = (approximation >> 4, u32::from(approximation & 15));
+        if low > 13 || (high > 0 && u32::from(high) != low + 1) {
+            return Err(format!("successive approximation from {high} to {low}"));
+        }
+        match (band, high) {
+            ((0, 0), 0) => Ok(Self::DcFirst { low }),
+            ((0, 0), _) => Ok(Self::DcRefine { low }),
+            ((1..=63, end), 0) if (band.0..BLOCK).contains(&end) => Ok(Self::AcFirst { band, low }),
+            ((1..=63, end), _) if (band.0..BLOCK).contains(&end) => Ok(Self::AcRefine { band, low }),
+            _ => Err(format!("spectral band {start} to {end}")),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tables {
+    quantisation: [Option<[u16; BLOCK]>; 4],
+    dc: [Option<Huffman>; 4],
+    ac: [Option<Huffman>; 4],
+    /// Blocks between restart markers; 0 without them.
+    restart_interval: usize,
+}
+
+impl Tables {
+    /// Define Quantisation Tables, T.81 B.2.4.1.
+    fn read_quantisation(&mut self, mut segment: &[u8]) -> Result<(), String> {
+        while let Some((&head, rest)) = segment.split_first() {
+            let bytes = match head >> 4 {
+                0 => BLOCK,
+                1 => 2 * BLOCK,
+                _ => return Err("quantisation table of an unknown precision".into()),
+            };
+            let slot = self.quantisation.get_mut(usize::from(head & 15));
+            let (Some(slot), Some(values)) = (slot, rest.get(..bytes)) else {
+                return Err("broken quantisation table".into());
+            };
+            let mut table = [0u16; BLOCK];
+            for (i, entry) in table.iter_mut().enumerate() {
+                *entry = match bytes {
+                    BLOCK => u16::from(values[i]),
+                    _ => u16::from_be_bytes([values[2 * i], values[2 * i + 1]]),
+                };
+            }
+            *slot = Some(table);
+            segment = &rest[bytes..];
+        }
+        Ok(())
+    }
+
+    /// Define Huffman Tables, T.81 B.2.4.2.
+    fn read_huffman(&mut self, mut segment: &[u8]) -> Result<(), String> {
+        while let Some((&head, rest)) = segment.split_first() {
+            let class = match head >> 4 {
+                0 => &mut self.dc,
+                1 => &mut self.ac,
+                _ => return Err("Huffman table of an unknown class".into()),
+            };
+            let (Some(slot), Some(counts)) =
+                (class.get_mut(usize::from(head & 15)), rest.first_chunk::<16>())
+            else {
+                return Err("broken Huffman table".into());
+            };
+            let total: usize = counts.iter().map(|&n| usize::from(n)).sum();
+            let symbols = rest.get(16..16 + total).ok_or("a Huffman table ends early")?;
+            *slot = Some(Huffman::new(counts, symbols)?);
+            segment = &rest[16 + total..];
+        }
+        Ok(())
+    }
+
+    /// Decodes the scan whose header is `header` and whose entropy-coded data begins `data`, into the
+    /// coefficients. Returns the bytes used.
+    fn scan(
+        &self,
+        header: &[u8],
+        frame: &Frame,
+        data: &[u8],
+        coefficients: &mut [[i16; BLOCK]],
+    ) -> Result<usize, String> {
+        let &[1, identifier, selectors, start, end, approximation] = header else {
+            return Err("expected the header of a scan with one component".into());
+        };
+        if identifier != frame.identifier {
+            return Err("the scan names a component that the frame does not have".into());
+        }
+        let pass = Pass::of(frame.progressive, start, end, approximation)?;
+        let dc = || huffman(&self.dc, selectors >> 4);
+        let ac = || huffman(&self.ac, selectors & 15);
+        let mut coder = BlockDecoder { bits: Bits::new(data), previous_dc: 0, ended_blocks: 0 };
+        for (i, block) in coefficients.iter_mut().enumerate() {
+            if self.restart_interval > 0 && i > 0 && i % self.restart_interval == 0 {
+                coder.bits.restart()?;
+                (coder.previous_dc, coder.ended_blocks) = (0, 0);
+            }
+            match pass {
+                Pass::Sequential => {
+                    coder.dc_first(dc()?, 0, block)?;
+                    coder.ac_first(ac()?, (1, BLOCK - 1), 0, false, block)?;
+                }
+                Pass::DcFirst { low } => coder.dc_first(dc()?, low, block)?,
+                Pass::DcRefine { low } => block[0] |= (coder.bits.unsigned(1)? << low) as i16,
+                Pass::AcFirst { band, low } => coder.ac_first(ac()?, band, low, true, block)?,
+                Pass::AcRefine { band, low } => coder.ac_refine(ac()?, band, low, block)?,
+            }
+        }
+        Ok(coder.bits.end())
+    }
+
+    /// Dequantises and transforms all blocks.
+    fn pixels(
+        &self,
+        frame: &Frame,
+        coefficients: &[[i16; BLOCK]],
+        height: usize,
+        width: usize,
+    ) -> Result<Vec<u16>, String> {
+        let steps = self.quantisation.get(usize::from(frame.quantisation)).and_then(Option::as_ref);
+        let steps = steps.ok_or(MISSING_TABLE)?;
+        let mut steps_in_place = [0f32; BLOCK];
+        for (&place, &step) in ZIGZAG.iter().zip(steps) {
+            steps_in_place[usize::from(place)] = f32::from(step);
+        }
+        let idct = InverseDct::new();
+        let mut pixels = vec![0u16; height * width];
+        for (i, block) in coefficients.iter().enumerate() {
+            let (top, left) = (i / width.div_ceil(8) * 8, i % width.div_ceil(8) * 8);
+            let samples = idct.apply(&std::array::from_fn(|i| f32::from(block[i]) * steps_in_place[i]));
+            let columns = 8.min(width - left);
+            for (row, samples) in samples.chunks_exact(8).take(height - top).enumerate() {
+                let start = (top + row) * width + left;
+                for (pixel, sample) in pixels[start..start + columns].iter_mut().zip(samples) {
+                    // Level shift of 12 bits (T.81 A.3.1); the cast saturates.
+                    *pixel = ((sample + 2048.5).floor() as u16).min(4095);
+                }
+            }
+        }
+        Ok(pixels)
+    }
+}
+
+const MISSING_TABLE: &str = "a table that the scan names is missing";
+
+fn huffman(tables: &[Option<Huffman>; 4], index: u8) -> Result<&Huffman, String> {
+    tables.get(usize::from(index)).and_then(Option::as_ref).ok_or_else(|| MISSING_TABLE.into())
+}
+
+/// Decodes blocks of one scan, one after the other.
+struct BlockDecoder<'a> {
+    bits: Bits<'a>,
+    previous_dc: i32,
+    /// Blocks to come whose band has already ended (EOBRUN).
+    ended_blocks: u32,
+}
+
+impl BlockDecoder<'_> {
+    /// DC coefficient as a difference (T.81 F.2.2.1, G.1.2.1).
+    fn dc_first(&mut self, table: &Huffman, low: u32, block: &mut [i16; BLOCK]) -> Result<(), String> {
+        let category = table.decode(&mut self.bits)?;
+        if category > 15 {
+            return Err(format!("DC difference of {category} bits"));
+        }
+        self.previous_dc += self.bits.signed(u32::from(category))?;
+        block[0] = coefficient(self.previous_dc, low)?;
+        Ok(())
+    }
+
+    /// AC coefficients of a band (T.81 F.2.2.2, G.1.2.2). Only progressive scans have runs of ended blocks.
+    fn ac_first(
+        &mut self,
+        table: &Huffman,
+        (start, end): (usize, usize),
+        low: u32,
+        progressive: bool,
+        block: &mut [i16; BLOCK],
+    ) -> Result<(), String> {
+        if self.ended_blocks > 0 {
+            self.ended_blocks -= 1;
+            return Ok(());
+        }
+        let mut k = start;
+        while k <= end {
+            let symbol = table.decode(&mut self.bits)?;
+            let (run, category) = (u32::from(symbol >> 4), u32::from(symbol & 15));
+            if category == 0 {
+                if run == 15 {
+                    k += 16;
+                    continue;
+                }
+                if progressive {
+                    self.ended_blocks = (1 << run) - 1 + self.bits.unsigned(run)?;
+                }
+                break;
+            }
+            k += run as usize;
+            if k > end {
+                return Err("a block has more coefficients than its band".into());
+            }
+            block[usize::from(ZIGZAG[k])] = coefficient(self.bits.signed(category)?, low)?;
+            k += 1;
+        }
+        Ok(())
+    }
+
+    /// One more bit of the AC coefficients of a band (T.81 G.1.2.3).
+    fn ac_refine(
+        &mut self,
+        table: &Huffman,
+        (start, end): (usize, usize),
+        low: u32,
+        block: &mut [i16; BLOCK],
+    ) -> Result<(), String> {
+        let bit = 1i16 << low;
+        let mut k = start;
+        if self.ended_blocks == 0 {
+            while k <= end {
+                let symbol = table.decode(&mut self.bits)?;
+                let (mut zeros, category) = (u32::from(symbol >> 4), symbol & 15);
+                let new = match category {
+                    0 if zeros < 15 => {
+                        self.ended_blocks = (1 << zeros) + self.bits.unsigned(zeros)?;
+                        break;
+                    }
+                    0 => 0, // sixteen zeros
+                    1 if self.bits.unsigned(1)? == 1 => bit,
+                    1 => -bit,
+                    _ => return Err("a refined coefficient of more than one bit".into()),
+                };
+                // Coefficients that are known already get their bit on the way and do not count as zeros.
+                while k <= end {
+                    let value = &mut block[usize::from(ZIGZAG[k])];
+                    if *value == 0 {
+                        if zeros == 0 {
+                            *value = new;
+                            k += 1;
+                            break;
+                        }
+                        zeros -= 1;
+                    } else {
+                        self.refine(value, bit)?;
+                    }
+                    k += 1;
+                }
+            }
+        }
+        if self.ended_blocks > 0 {
+            for &place in ZIGZAG.iter().take(end + 1).skip(k) {
+                let value = &mut block[usize::from(place)];
+                if *value != 0 {
+                    self.refine(value, bit)?;
+                }
+            }
+            self.ended_blocks -= 1;
+        }
+        Ok(())
+    }
+
+    fn refine(&mut self, value: &mut i16, bit: i16) -> Result<(), String> {
+        if self.bits.unsigned(1)? == 1 && *value & bit == 0 {
+            *value = value.saturating_add(if *value > 0 { bit } else { -bit });
+        }
+        Ok(())
+    }
+}
+
+/// `value` · 2^`low`, which must fit 16 bits.
+fn coefficient(value: i32, low: u32) -> Result<i16, String> {
+    value
+        .checked_mul(1 << low)
+        .and_then(|value| i16::try_from(value).ok())
+        .ok_or_else(|| "a coefficient of more than 16 bits".to_string())
+}
+
+/// Inverse DCT of 8 x 8 (T.81 A.3.3), one dimension after the other.
+struct InverseDct {
+    /// `basis[u][x]` = C(u)/2 · cos((2x + 1)uπ/16).
+    basis: [[f32; 8]; 8],
+}
+
+impl InverseDct {
+    fn new() -> Self {
+        let mut basis = [[0f32; 8]; 8];
+        for (u, row) in basis.iter_mut().enumerate() {
+            let scale = if u == 0 { 0.5 / 2f32.sqrt() } else { 0.5 };
+            for (x, value) in row.iter_mut().enumerate() {
+                *value = scale * ((2 * x + 1) as f32 * u as f32 * PI / 16.0).cos();
+            }
+        }
+        Self { basis }
+    }
+
+    fn apply(&self, coefficients: &[f32; BLOCK]) -> [f32; BLOCK] {
+        if coefficients[1..].iter().all(|&c| c == 0.0) {
+            return [coefficients[0] / 8.0; BLOCK];
+        }
+        let mut columns_done = [0f32; BLOCK]; // [y, u] of the sum over v
+        for (v, row) in coefficients.chunks_exact(8).enumerate() {
+            if row.iter().all(|&c| c == 0.0) {
+                continue;
+            }
+            for (y, out) in columns_done.chunks_exact_mut(8).enumerate() {
+                let weight = self.basis[v][y];
+                for (out, c) in out.iter_mut().zip(row) {
+                    *out += weight * c;
+                }
+            }
+        }
+        let mut samples = [0f32; BLOCK];
+        for (out, row) in samples.chunks_exact_mut(8).zip(columns_done.chunks_exact(8)) {
+            for (c, basis) in row.iter().zip(&self.basis) {
+                for (out, b) in out.iter_mut().zip(basis) {
+                    *out += c * b;
+                }
+            }
+        }
+        samples
+    }
+}
+
+/// A Huffman table (T.81 annex C), looked up by the next bits.
+struct Huffman {
+    /// By the next [`LOOKUP_BITS`]: (length, symbol); length 0 for longer codes.
+    short: Vec<(u8, u8)>,
+    /// By length: the first code, and where its symbol lies.
+    first: [(u32, usize); 17],
+    /// Codes of each length.
+    counts: [u8; 17],
+    symbols: Vec<u8>,
+}
+
+impl Huffman {
+    fn new(counts_by_length: &[u8; 16], symbols: &[u8]) -> Result<Self, String> {
+        let mut short = vec![(0, 0); 1 << LOOKUP_BITS];
+        let (mut first, mut counts) = ([(0, 0); 17], [0u8; 17]);
+        counts[1..].copy_from_slice(counts_by_length);
+        let (mut code, mut at) = (0u32, 0usize);
+        for length in 1..=16u32 {
+            let count = u32::from(counts[length as usize]);
+            if code + count > 1 << length {
+                return Err("a Huffman table has more codes than fit".into());
+            }
+            first[length as usize] = (code, at);
+            for _ in 0..count {
+                if length <= LOOKUP_BITS {
+                    let spare = LOOKUP_BITS - length;
+                    let begin = (code << spare) as usize;
+                    short[begin..begin + (1 << spare)].fill((length as u8, symbols[at]));
+                }
+                code += 1;
+                at += 1;
+            }
+            code <<= 1;
+        }
+        Ok(Self { short, first, counts, symbols: symbols.to_vec() })
+    }
+
+    fn decode(&self, bits: &mut Bits<'_>) -> Result<u8, String> {
+        let next = bits.peek16();
+        let (length, symbol) = self.short[(next >> (16 - LOOKUP_BITS)) as usize];
+        if length > 0 {
+            bits.skip(u32::from(length))?;
+            return Ok(symbol);
+        }
+        for length in LOOKUP_BITS + 1..=16 {
+            let (first, at) = self.first[length as usize];
+            let code = next >> (16 - length);
+            if code >= first && code - first < u32::from(self.counts[length as usize]) {
+                bits.skip(length)?;
+                return Ok(self.symbols[at + (code - first) as usize]);
+            }
+        }
+        Err("no such Huffman code".into())
+    }
+}
+
+/// Entropy-coded data: bits from the highest on, a zero byte after each FF left out (T.81 F.1.2.3).
+struct Bits<'a> {
+    data: &'a [u8],
+    at: usize,
+    /// Bits not yet used, at the top.
+    cache: u64,
+    /// How many of them are from the data; the rest are zeros.
+    count: u32,
+}
+
+impl<'a> Bits<'a> {
+    fn new(data: &'a [u8]) -> Self {
+        Self { data, at: 0, cache: 0, count: 0 }
+    }
+
+    fn fill(&mut self) {
+        while self.count <= 56 {
+            let byte = match (self.data.get(self.at), self.data.get(self.at + 1)) {
+                (Some(0xFF), Some(0)) => {
+                    self.at += 2;
+                    0xFF
+                }
+                (Some(0xFF) | None, _) => return, // a marker, or the end
+                (Some(&byte), _) => {
+                    self.at += 1;
+                    byte
+                }
+            };
+            self.cache |= u64::from(byte) << (56 - self.count);
+            self.count += 8;
+        }
+    }
+
+    /// The next 16 bits, zeros behind the end.
+    fn peek16(&mut self) -> u32 {
+        if self.count < 16 {
+            self.fill();
+        }
+        (self.cache >> 48) as u32
+    }
+
+    fn skip(&mut self, bits: u32) -> Result<(), String> {
+        if bits > self.count {
+            return Err("the scan ends before its last block".into());
+        }
+        self.cache <<= bits;
+        self.count -= bits;
+        Ok(())
+    }
+
+    /// The next `bits` bits, at most 16.
+    fn unsigned(&mut self, bits: u32) -> Result<u32, String> {
+        if bits == 0 {
+            return Ok(0);
+        }
+        let value = self.peek16() >> (16 - bits);
+        self.skip(bits)?;
+        Ok(value)
+    }
+
+    /// Where the scan's data ends: at the next marker, or behind the last byte.
+    fn end(&self) -> usize {
+        let rest = self.data.get(self.at..).unwrap_or_default();
+        let marker = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
+        marker.map_or(self.data.len(), |offset| self.at + offset)
+    }
+
+    /// A value of `bits` bits in the form of T.81 F.2.2.1 (EXTEND). At most 15.
+    fn signed(&mut self, bits: u32) -> Result<i32, String> {
+        if bits == 0 {
+            return Ok(0);
+        }
+        let value = (self.peek16() >> (16 - bits)) as i32;
+        self.skip(bits)?;
+        Ok(if value < 1 << (bits - 1) { value - (1 << bits) + 1 } else { value })
+    }
+
+    /// Passes a restart marker; what is left of the bits before it is padding.
+    fn restart(&mut self) -> Result<(), String> {
+        if self.count >= 8 {
+            return Err("data left over before a restart marker".into());
+        }
+        while self.data.get(self.at..self.at + 2) == Some(&[0xFF, 0xFF]) {
+            self.at += 1;
+        }
+        match self.data.get(self.at..self.at + 2) {
+            Some(&[0xFF, 0xD0..=0xD7]) => {
+                *self = Self { data: self.data, at: self.at + 2, cache: 0, count: 0 };
+                Ok(())
+            }
+            _ => Err("expected a restart marker".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_zigzag_visits_every_place_once() {
+        assert_eq!(ZIGZAG[..6], [0, 1, 8, 16, 9, 2]);
+        assert_eq!(ZIGZAG[60..], [47, 55, 62, 63][..]);
+        let mut seen = ZIGZAG;
+        seen.sort_unstable();
+        assert!(seen.iter().enumerate().all(|(i, &place)| i == usize::from(place)));
+    }
+
+    #[test]
+    fn the_inverse_transform_is_that_of_the_definition() {
+        let coefficients: [f32; BLOCK] =
+            std::array::from_fn(|i| ((i * 37 % 101) as f32 - 50.0) / (1 + i) as f32);
+        let samples = InverseDct::new().apply(&coefficients);
+        for y in 0..8 {
+            for x in 0..8 {
+                let mut sum = 0f64;
+                for v in 0..8 {
+                    for u in 0..8 {
+                        let scale = |k: usize| if k == 0 { 0.5f64.sqrt() } else { 1.0 };
+                        let angle =
+                            |i: usize, k: usize| ((2 * i + 1) * k) as f64 * std::f64::consts::PI / 16.0;
+                        sum += scale(u) * scale(v) / 4.0
+                            * f64::from(coefficients[8 * v + u])
+                            * angle(x, u).cos()
+                            * angle(y, v).cos();
+                    }
+                }
+                assert!((f64::from(samples[8 * y + x]) - sum).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn an_overfull_huffman_table_is_an_error() {
+        let mut counts = [0u8; 16];
+        counts[0] = 3;
+        assert!(Huffman::new(&counts, &[1, 2, 3]).is_err());
+    }
+}

@@ -1,0 +1,126 @@
+//! The picture of an explanation: the film with the evidence for "abnormal", and beside it the film with its boxes and
+//! what spoke for each of them.
+
+use crate::explain::{Explanation, FilmMap};
+use crate::overlay::{INK, OverlayOptions, class_colour, display_picture, render_tinted};
+use image::{GrayImage, Rgb, RgbImage};
+use spinexr_core::{BoxXyxy, FilmPrediction};
+use spinexr_dicom::Radiograph;
+
+/// Shares of the peak below this leave the film as it is.
+const FAINT: f32 = 0.08;
+/// How much of the film the strongest evidence covers.
+const STRONGEST: f32 = 0.62;
+/// Px between the two halves.
+const GAP_PX: u32 = 6;
+
+/// A share of the peak as a colour: dark red over orange to pale yellow, lighter the stronger, so that it reads without
+/// hue as well.
+fn heat(share: f32) -> [f32; 3] {
+    const STOPS: [[f32; 3]; 4] =
+        [[90.0, 8.0, 70.0], [190.0, 35.0, 60.0], [250.0, 130.0, 30.0], [255.0, 240.0, 150.0]];
+    let at = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f32;
+    let (low, part) = ((at as usize).min(STOPS.len() - 2), at - at.floor().min((STOPS.len() - 2) as f32));
+    [0, 1, 2].map(|i| STOPS[low][i] + part * (STOPS[low + 1][i] - STOPS[low][i]))
+}
+
+/// Grey under a colour that covers it the more, the larger `share` is.
+fn tint(grey: u8, colour: [f32; 3], share: f32) -> Rgb<u8> {
+    let cover = STRONGEST * ((share - FAINT) / (1.0 - FAINT)).clamp(0.0, 1.0).powf(0.7);
+    Rgb(colour.map(|c| (f32::from(grey) * (1.0 - cover) + c * cover).round() as u8))
+}
+
+/// A film picture of any scale, tinted by a map.
+pub fn tinted(film: &GrayImage, map: &FilmMap) -> RgbImage {
+    let peak = map.peak();
+    let (width, height) = (film.width() as f32, film.height() as f32);
+    RgbImage::from_fn(film.width(), film.height(), |x, y| {
+        let share = map.share_at((x as f32 + 0.5) / width, (y as f32 + 0.5) / height, peak);
+        tint(film.get_pixel(x, y).0[0], heat(share), share)
+    })
+}
+
+/// The picture; a half that has nothing to show (no classifier, or no box with an explanation) is left out, and with
+/// neither the film with its boxes is shown.
+pub fn render(
+    film: &Radiograph,
+    prediction: &FilmPrediction,
+    explanation: &Explanation,
+    options: &OverlayOptions,
+) -> RgbImage {
+    let film = display_picture(film);
+    let shown = prediction.boxes.iter().filter(|b| b.score >= options.min_score);
+    let evidence: Vec<(BoxXyxy, [f32; 3], &FilmMap)> = shown
+        .filter_map(|b| Some((b.xyxy, class_colour(b.label).map(f32::from), explanation.of_box(b)?)))
+        .collect();
+    let mut halves = vec![];
+    if let Some(map) = &explanation.abnormal {
+        let peak = map.peak();
+        let note = match peak > 0.0 {
+            true => format!("colour: what spoke for abnormal (Grad-CAM), strongest {peak:.2} logit a place"),
+            false => "nothing on the film spoke for abnormal (Grad-CAM)".to_owned(),
+        };
+        let options = OverlayOptions { notes: vec![note], show_boxes: false, ..options.clone() };
+        halves.push(render_tinted(&film, prediction, &options, |x, y, grey| {
+            let share = map.share_at(x, y, peak);
+            tint(grey, heat(share), share)
+        }));
+    }
+    if !evidence.is_empty() || halves.is_empty() {
+        let note = "colour: what spoke for each box at its place (gradient x activation)";
+        let notes = if evidence.is_empty() { vec![] } else { vec![note.to_owned()] };
+        let options = OverlayOptions { notes, ..options.clone() };
+        let peaks: Vec<f32> = evidence.iter().map(|(_, _, map)| map.peak()).collect();
+        halves.push(render_tinted(&film, prediction, &options, |x, y, grey| {
+            // Where several boxes have evidence, the strongest is seen.
+            let strongest = evidence
+                .iter()
+                .zip(&peaks)
+                .map(|((_, colour, map), peak)| (map.share_at(x, y, *peak), *colour))
+                .max_by(|a, b| a.0.total_cmp(&b.0));
+            strongest.map_or(Rgb([grey; 3]), |(share, colour)| tint(grey, colour, share))
+        }));
+    }
+    beside(&halves)
+}
+
+/// Pictures from left to right.
+fn beside(pictures: &[RgbImage]) -> RgbImage {
+    let height = pictures.iter().map(RgbImage::height).max().unwrap_or(1);
+    let gaps = GAP_PX * (pictures.len().max(1) as u32 - 1);
+    let width = pictures.iter().map(RgbImage::width).sum::<u32>() + gaps;
+    let mut all = RgbImage::from_pixel(width.max(1), height, INK);
+    let mut x = 0;
+    for picture in pictures {
+        image::imageops::replace(&mut all, picture, x, 0);
+        x += i64::from(picture.width() + GAP_PX);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stronger_evidence_is_lighter_and_covers_more() {
+        let light = |c: [f32; 3]| 0.3 * c[0] + 0.6 * c[1] + 0.1 * c[2];
+        let shares: Vec<f32> = (0..=20).map(|i| i as f32 / 20.0).collect();
+        assert!(shares.windows(2).all(|w| light(heat(w[0])) < light(heat(w[1]))));
+        assert_eq!(tint(100, heat(0.05), 0.05), Rgb([100; 3]), "faint evidence leaves the film as it is");
+        let Rgb([r, _, b]) = tint(100, heat(1.0), 1.0);
+        assert!(r > 180 && r > b);
+    }
+
+    #[test]
+    fn a_film_is_tinted_where_the_map_is() {
+        let film = GrayImage::from_pixel(40, 60, image::Luma([80]));
+        let mut values = vec![0.0; 6];
+        values[4] = 2.0; // the middle of three rows is 2 and 3, the last 4 and 5
+        let picture = tinted(&film, &FilmMap { height: 3, width: 2, values });
+        for (x, y, pixel) in picture.enumerate_pixels() {
+            let coloured = x < 20 && y >= 40;
+            assert_eq!(pixel.0 != [80; 3], coloured, "{x}, {y}");
+        }
+    }
+}
