@@ -138,7 +138,7 @@ pub(crate) fn best_above(logits: &[f32], threshold: f32, count: usize) -> Vec<(u
 }
 
 /// `(index, logit)` of the logits whose score is greater than `threshold`; NaN never is.
-fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
+pub(crate) fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
     // Most anchors are far below the threshold: spare them the exponential.
     let surely_below =
         if threshold > 0.0 { (threshold / (1.0 - threshold)).ln() - 0.01 } else { f32::NEG_INFINITY };

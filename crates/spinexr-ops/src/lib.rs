@@ -5,7 +5,7 @@
 //! results are the same bytes whatever the number of threads.
 //!
 //! # Code map
-//! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`],
+//! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`gate`], [`upsample`],
 //!   [`roi_align`](mod@roi_align): what a model uses.
 //! - [`ranks`]: sums over the processes that train together.
 //! - [`inference`]: layers of a network that is only run, without tensors.
@@ -22,6 +22,7 @@ mod backend;
 pub mod batch_norm;
 pub mod conv2d;
 mod cpu;
+pub mod gate;
 #[cfg(feature = "gpu")]
 mod gpu;
 pub mod inference;
@@ -32,9 +33,10 @@ mod running_stat;
 pub mod suppression;
 pub mod upsample;
 
-pub use activation::{add_relu, relu};
+pub use activation::{add_relu, relu, silu};
 pub use batch_norm::{BatchNorm2d, BatchNorm2dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig, Conv2dOptions, conv2d};
+pub use gate::channel_gate;
 pub use pool::{MaxPool2dOptions, global_avg_pool, max_pool2d};
 pub use roi_align::{Roi, RoiAlignOptions, roi_align};
 pub use running_stat::RunningStat;

@@ -63,6 +63,7 @@ fn convolutions() {
             padding: [padding; 2],
             dilation: [dilation; 2],
             groups,
+            ..Default::default()
         };
         [
             ("1×1", [2, 8, 7, 9], [16, 8, 1, 1], options(1, 0, 1, 1)),

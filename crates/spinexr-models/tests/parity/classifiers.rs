@@ -38,7 +38,7 @@ fn forward(case: &Case, config: &DenseNetConfig, inputs: &[&str]) {
 }
 
 /// Turns the norms' batch statistics off and leaves their parameters trained.
-pub fn with_evaluation_norms(model: DenseNet) -> DenseNet {
+pub fn with_evaluation_norms<M: Module>(model: M) -> M {
     struct Off;
     impl ModuleMapper for Off {
         fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {

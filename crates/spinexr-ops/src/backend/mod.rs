@@ -74,6 +74,12 @@ pub trait FilmOps: Backend {
     /// Mean over pixels, `[N, C, H, W]` -> `[N, C, 1, 1]`.
     fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// `x * sigmoid(x)`.
+    fn op_silu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Each plane times its factor, `[N, C, H, W]` and `[N, C, 1, 1]`.
+    fn op_channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// A grid of features for each box, `[N, C, H, W]` -> `[R, C, bins, bins]`.
     fn op_roi_align(x: FloatTensor<Self>, rois: Arc<[Roi]>, options: RoiAlignOptions) -> FloatTensor<Self>;
 
@@ -146,6 +152,14 @@ macro_rules! film_ops_by_kernels {
 
             fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
                 Self::global_avg_pool(x)
+            }
+
+            fn op_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::silu_forward(x)
+            }
+
+            fn op_channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::channel_gate(x, gate)
             }
 
             fn op_roi_align(
