@@ -333,7 +333,7 @@ mod tests {
         let maxima = |padding| halved(x.clone(), padding).try_into_vec_as::<f32>().unwrap();
         assert_eq!(maxima(Padding::Same), [7.0, 5.0]); // columns 0..3 and 2..
         assert_eq!(maxima(Padding::Symmetric), [7.0, 7.0]); // columns ..2 and 1..4
-        for size in 1..6 {
+        for size in 1..6usize {
             for padding in [Padding::Same, Padding::Symmetric] {
                 let map = halved(Tensor::<4>::zeros([1, 1, size, size], &device) - 3.0, padding);
                 assert_eq!(map.dims()[2], size.div_ceil(2));
