@@ -3,7 +3,7 @@
 //! Reference: `effdet`'s `BiFpn` with `bifpn_fa` (fast normalised weights); module paths mirror its state dict. There a
 //! node's inputs are keyed by their number; here they are lists with holes, which gives the same paths.
 
-use burn::module::{Module, Param, ParamId};
+use burn::module::{Module, Param};
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
 use spinexr_ops::{
@@ -81,11 +81,9 @@ impl EfficientDetConfig {
                 for &map in &inputs {
                     resample[map] = self.resample(of(map), device);
                 }
-                let ones = Tensor::ones([inputs.len()], device);
-                let ones = if device.is_autodiff() { ones.require_grad() } else { ones };
                 Node {
                     combine: Combine {
-                        edge_weights: Param::initialized(ParamId::new(), ones),
+                        edge_weights: Param::from_tensor(Tensor::ones([inputs.len()], device)),
                         resample,
                         level,
                         inputs,
@@ -333,7 +331,7 @@ mod tests {
         let maxima = |padding| halved(x.clone(), padding).try_into_vec_as::<f32>().unwrap();
         assert_eq!(maxima(Padding::Same), [7.0, 5.0]); // columns 0..3 and 2..
         assert_eq!(maxima(Padding::Symmetric), [7.0, 7.0]); // columns ..2 and 1..4
-        for size in 1..6 {
+        for size in 1..6usize {
             for padding in [Padding::Same, Padding::Symmetric] {
                 let map = halved(Tensor::<4>::zeros([1, 1, size, size], &device) - 3.0, padding);
                 assert_eq!(map.dims()[2], size.div_ceil(2));
