@@ -3,7 +3,7 @@
 use burn::module::{Flag, Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_models::DenseNetInference;
-use spinexr_models::densenet::{DenseNet, DenseNetConfig, Pooling};
+use spinexr_models::densenet::{DenseNetConfig, Pooling};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::resnet::ResNetConfig;
 use spinexr_models::weights::state_dict;
