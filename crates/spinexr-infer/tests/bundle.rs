@@ -193,6 +193,7 @@ fn another_number_of_classes_names_the_tensor() {
         (Architecture::RetinanetMini, "cls_logits"),
         (Architecture::SparseRcnnMini, "class_logits"),
         (Architecture::FasterRcnnMini, "box_predictor.cls_score"),
+        (Architecture::EfficientdetMini, "class_net.predict"),
     ] {
         let (mut spec, state) = detector_of(architecture, "boxes", 3);
         spec.classes.pop();

@@ -11,7 +11,7 @@ use spinexr_ops::{BatchNorm2dConfig, Conv2dOptions, conv2d, max_pool2d};
 /// `[N, I, H, W]`, output channels, kernel, stride.
 type Layer = ([usize; 4], usize, usize, usize);
 
-const LAYERS: [(&str, Layer); 9] = [
+const LAYERS: [(&str, Layer); 11] = [
     ("stem_1_16_k3s2", ([8, 1, 384, 256], 16, 3, 2)),
     ("3x3_16_16", ([8, 16, 192, 128], 16, 3, 1)),
     ("3x3_32_32", ([8, 32, 96, 64], 32, 3, 1)),
@@ -21,6 +21,9 @@ const LAYERS: [(&str, Layer); 9] = [
     ("1x1_16_64", ([8, 16, 96, 64], 64, 1, 1)),
     ("3x3_256_256_one_film", ([1, 256, 50, 38], 256, 3, 1)),
     ("depthwise_32", ([8, 32, 48, 32], 32, 3, 1)),
+    // Of EfficientNet-B0 for 512 px.
+    ("depthwise_96_k3s2", ([1, 96, 256, 256], 96, 3, 2)),
+    ("depthwise_240_k5", ([1, 240, 64, 64], 240, 5, 1)),
 ];
 
 fn names() -> impl Iterator<Item = &'static str> {

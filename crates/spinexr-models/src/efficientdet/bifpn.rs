@@ -3,7 +3,7 @@
 //! Reference: `effdet`'s `BiFpn` with `bifpn_fa` (fast normalised weights); module paths mirror its state dict. There a
 //! node's inputs are keyed by their number; here they are lists with holes, which gives the same paths.
 
-use burn::module::{Module, Param, ParamId};
+use burn::module::{Module, Param};
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Device, Tensor};
 use spinexr_ops::{
@@ -81,11 +81,9 @@ impl EfficientDetConfig {
                 for &map in &inputs {
                     resample[map] = self.resample(of(map), device);
                 }
-                let ones = Tensor::ones([inputs.len()], device);
-                let ones = if device.is_autodiff() { ones.require_grad() } else { ones };
                 Node {
                     combine: Combine {
-                        edge_weights: Param::initialized(ParamId::new(), ones),
+                        edge_weights: Param::from_tensor(Tensor::ones([inputs.len()], device)),
                         resample,
                         level,
                         inputs,
