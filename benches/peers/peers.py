@@ -135,7 +135,45 @@ def retinanet_step(inputs):
     return lambda: timed(step)
 
 
-# Sparse R-CNN: an `infer` and a `step` like RetinaNet's, once both sides have the network.
+def sparse_rcnn(inputs):
+    """The published network out of torchvision's parts, which lack it; it is in a file of its own."""
+    from sparse_rcnn import SparseRcnn
+
+    torch = inputs.torch()
+    model = SparseRcnn(stages=inputs.sizes["sparse_rcnn_stages"], num_classes=7)
+    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    image = inputs.tensors("images.safetensors")["detector"]  # [1, 1, H, W]
+    model = with_weights(model, inputs.tensors("sparse_rcnn_r50.safetensors"))
+    return model, lambda: (image.repeat(1, 3, 1, 1) - mean) / std
+
+
+def sparse_rcnn_infer(inputs):
+    torch = inputs.torch()
+    model, image = sparse_rcnn(inputs)
+    model.eval()
+
+    def once():
+        with torch.inference_mode():
+            seconds, scores = timed(lambda: model.detect(image())[1])
+        return seconds, scores.sum().item()
+
+    return once
+
+
+def sparse_rcnn_step(inputs):
+    torch = inputs.torch()
+    model, image = sparse_rcnn(inputs)
+    model.train()
+    boxes = inputs.json("targets.json")
+    truth = torch.tensor([b["xyxy"] for b in boxes]), torch.tensor([b["class"] for b in boxes])
+
+    def step():
+        model.zero_grad(set_to_none=True)
+        loss = model.loss(image(), *truth)
+        loss.backward()
+        return loss.item()
+
+    return lambda: timed(step)
 
 
 def display_pixels(path):
@@ -236,6 +274,8 @@ CASES = {
     "densenet121-step-b8": densenet121_step,
     "retinanet-r50-infer": retinanet_infer,
     "retinanet-r50-step": retinanet_step,
+    "sparse-rcnn-r50-infer": sparse_rcnn_infer,
+    "sparse-rcnn-r50-step": sparse_rcnn_step,
     "prepare": prepare,
     "coco-eval": coco_eval,
     "bootstrap": bootstrap,

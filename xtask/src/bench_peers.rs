@@ -61,7 +61,8 @@ const CASES: &[Case] = &[
     case("densenet121-step-b8", "DenseNet-121, 224²: forward + backward, batch of 8", 3, 1e-3),
     case("retinanet-r50-infer", "RetinaNet-R50-FPN, 800×1216: inference to boxes", 2, 1e-2),
     case("retinanet-r50-step", "RetinaNet-R50-FPN, 800×1216: forward + backward", 1, 1e-3),
-    // Sparse R-CNN's inference and step come here, once `spinexr-bench` has them.
+    case("sparse-rcnn-r50-infer", "Sparse R-CNN-R50-FPN, 800×1216: inference to boxes", 2, 1e-2),
+    case("sparse-rcnn-r50-step", "Sparse R-CNN-R50-FPN, 800×1216: forward + backward", 1, 1e-3),
     case("prepare", "24 DICOM films of full size to 1344×896 on the disk", 3, 1e-2),
     case("coco-eval", "COCO AP at seven IoUs: 2,077 films, 100 boxes each", 3, 1e-9),
     case(

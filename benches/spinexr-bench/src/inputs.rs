@@ -4,6 +4,7 @@
 //! DIR/sizes.json                   how large everything is
 //! DIR/densenet121.safetensors      weights by torchvision's names; densenet121.spinexr is the same as a bundle
 //! DIR/retinanet_r50.safetensors    weights by torchvision's names
+//! DIR/sparse_rcnn_r50.safetensors  weights by this program's names
 //! DIR/images.safetensors           classifier [N, 3, H, W], labels [N, 1], detector [1, 1, H, W] in 0..1
 //! DIR/targets.json                 true boxes of the detector's image
 //! DIR/synth/, films.json           synthetic films; those to prepare, relative to DIR
@@ -33,7 +34,7 @@ use spinexr_infer::{Bundle, BundleInfo, ModelSpec, Storage, card};
 use spinexr_models::resnet::{NormMode, ResNetConfig};
 use spinexr_models::retinanet::RetinaNetConfig;
 use spinexr_models::weights::{Entry, StateDict, from_safetensors, state_dict, to_safetensors};
-use spinexr_models::{Architecture, DenseNetConfig, Target, Task};
+use spinexr_models::{Architecture, DenseNetConfig, SparseRcnnConfig, Target, Task};
 use spinexr_synth::SynthConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ use std::path::{Path, PathBuf};
 pub const DENSENET: &str = "densenet121.safetensors";
 /// Weights of RetinaNet.
 pub const RETINANET: &str = "retinanet_r50.safetensors";
+/// Weights of Sparse R-CNN.
+pub const SPARSE_RCNN: &str = "sparse_rcnn_r50.safetensors";
 const BUNDLE: &str = "densenet121.spinexr";
 const IMAGES: &str = "images.safetensors";
 const TARGETS: &str = "targets.json";
@@ -65,6 +68,15 @@ const SYNTAXES: [&str; 4] =
 pub fn retinanet_config() -> RetinaNetConfig {
     let published = RetinaNetConfig::resnet50();
     RetinaNetConfig { backbone: ResNetConfig::resnet50().with_norm(NormMode::Live), ..published }
+}
+
+/// The published Sparse R-CNN with live norms, as [`retinanet_config`] has them.
+pub fn sparse_rcnn_config(sizes: &Sizes) -> SparseRcnnConfig {
+    SparseRcnnConfig {
+        backbone: ResNetConfig::resnet50().with_norm(NormMode::Live),
+        stages: sizes.sparse_rcnn_stages,
+        ..SparseRcnnConfig::resnet50()
+    }
 }
 
 /// Images and labels.
@@ -122,7 +134,11 @@ fn make_weights(dir: &Path, sizes: &Sizes) -> Result<()> {
         };
         entry.values.iter_mut().for_each(|v| *v *= factor);
     }
-    write_tensors(dir, RETINANET, &retinanet)
+    write_tensors(dir, RETINANET, &retinanet)?;
+    let mut sparse_rcnn = state_dict(&sparse_rcnn_config(sizes).init_seeded(3, &device));
+    let damped = sparse_rcnn.iter_mut().filter(|(name, _)| name.ends_with("bn3.weight"));
+    damped.for_each(|(_, entry)| entry.values.iter_mut().for_each(|v| *v *= 0.2));
+    write_tensors(dir, SPARSE_RCNN, &sparse_rcnn)
 }
 
 fn write_bundle(dir: &Path, weights: StateDict, sizes: &Sizes) -> Result<()> {

@@ -18,6 +18,8 @@ pub struct Sizes {
     pub detector_height_px: usize,
     /// Width of it.
     pub detector_width_px: usize,
+    /// Stages of Sparse R-CNN; six as published.
+    pub sparse_rcnn_stages: usize,
     /// True boxes in the image of a detector's step.
     pub boxes: usize,
     /// Most films that are prepared.
@@ -45,6 +47,7 @@ impl Sizes {
         batch: 8,
         detector_height_px: 800,
         detector_width_px: 1216,
+        sparse_rcnn_stages: 6,
         boxes: 6,
         films: 24,
         film_height_px: 2455,
@@ -63,6 +66,7 @@ impl Sizes {
         batch: 4,
         detector_height_px: 64,
         detector_width_px: 96,
+        sparse_rcnn_stages: 1,
         boxes: 2,
         films: 3,
         film_height_px: 96,

@@ -5,12 +5,14 @@
 use serde_json::Value;
 use std::process::Command;
 
-const CASES: [&str; 8] = [
+const CASES: [&str; 10] = [
     "densenet121-infer-b1",
     "densenet121-infer-b8",
     "densenet121-step-b8",
     "retinanet-r50-infer",
     "retinanet-r50-step",
+    "sparse-rcnn-r50-infer",
+    "sparse-rcnn-r50-step",
     "prepare",
     "coco-eval",
     "bootstrap",

@@ -1,7 +1,13 @@
 //! Reading and writing a film of full size, 2455 × 1606, by transfer syntax: `cargo bench -p spinexr-dicom`.
+//!
+//! The codings that are only read need files: `python samples/make_samples.py --films FOLDER` writes them, and
+//! `SPINEXR_BENCH_FILMS=FOLDER` shows them to `read_stored`. Without it only the sample of 45 × 37 px is read.
 
 use divan::{Bencher, counter::BytesCount};
-use spinexr_dicom::{DxFilm, DxSyntax, Policy, ReadOptions, encode_dx, read_film, read_header, write_dx};
+use spinexr_dicom::{
+    DxFilm, DxSyntax, Policy, ReadOptions, Stage, encode_dx, read_film, read_header, read_stage, write_dx,
+};
+use std::path::{Path, PathBuf};
 
 const SYNTAXES: [DxSyntax; 4] =
     [DxSyntax::ExplicitLe, DxSyntax::Deflated, DxSyntax::RleLossless, DxSyntax::JpegLossless];
@@ -59,4 +65,28 @@ fn header(bencher: Bencher, transfer_syntax: DxSyntax) {
 fn encode(bencher: Bencher, transfer_syntax: DxSyntax) {
     let film = film(transfer_syntax);
     bencher.counter(BytesCount::of_slice(&film.pixels)).bench(|| encode_dx(&film));
+}
+
+/// Codings that are read and not written.
+const READ_ONLY: [&str; 9] = [
+    "baseline",
+    "extended_12_bit",
+    "lossless",
+    "jpeg_ls",
+    "jpeg_ls_near",
+    "jpeg_2000",
+    "jpeg_2000_lossy",
+    "htj2k",
+    "htj2k_lossy",
+];
+
+#[divan::bench(args = READ_ONLY, sample_count = 5, sample_size = 1)]
+fn read_stored(bencher: Bencher, name: &str) {
+    let folder = match std::env::var_os("SPINEXR_BENCH_FILMS") {
+        Some(folder) => PathBuf::from(folder),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("samples"),
+    };
+    let path = folder.join(name).with_extension("dcm");
+    let options = ReadOptions::default();
+    bencher.bench(|| read_stage(&path, Stage::Stored, &options).expect("a valid file"));
 }

@@ -2,15 +2,20 @@
 
     pip install numpy pydicom imagecodecs pyjpegls pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg
     python make_samples.py
+    python make_samples.py --films FOLDER   # films of 2455 x 1606 for `cargo bench -p spinexr-dicom`
+    python make_samples.py --time FOLDER    # how long pydicom takes to decode those
 
 `NAME.dcm` is the film, `NAME.raw` its stored values as little-endian i32 (for lossy ones, as the reference decoder
 gives them; several lossless ones share `picture.raw`). The picture is a formula: no film of a patient is in it.
 """
 import pathlib
+import sys
+import time
 
 import imagecodecs as ic
 import jpeg_ls
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
@@ -37,7 +42,7 @@ def picture(bits, signed=False, colours=1):
     return image[..., 0] if colours == 1 else image
 
 
-def write(name, syntax, stream, stored, bits, signed=False, photometric="MONOCHROME2", raw=None):
+def write(name, syntax, stream, stored, bits, signed=False, photometric="MONOCHROME2", raw=None, folder=HERE):
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
     meta.MediaStorageSOPInstanceUID = "2.25.1"
@@ -58,8 +63,9 @@ def write(name, syntax, stream, stored, bits, signed=False, photometric="MONOCHR
     film.PixelRepresentation = int(signed)
     film.PixelData = encapsulate([bytes(stream)], has_bot=True)
     film["PixelData"].VR = "OB"
-    film.save_as(HERE / f"{name}.dcm", enforce_file_format=True)
-    (HERE / f"{raw or name}.raw").write_bytes(np.ascontiguousarray(stored).astype("<i4").tobytes())
+    film.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+    if folder == HERE:
+        (HERE / f"{raw or name}.raw").write_bytes(np.ascontiguousarray(stored).astype("<i4").tobytes())
 
 
 def restarted(lines):
@@ -83,7 +89,41 @@ def restarted(lines):
     return stream
 
 
+def films(folder):
+    """A smooth picture with a few bits of noise, which compresses about as well as a radiograph."""
+    y, x = np.mgrid[0:2455, 0:1606]
+    smooth = 1800 + 900 * np.sin(9 * y / 2455) + 900 * np.cos(5 * x / 1606)
+    film = (smooth + np.random.default_rng(1).integers(0, 16, smooth.shape)).astype("u2")
+    film8 = (film >> 4).astype("u1")
+    j2k = dict(codecformat="J2K", bitspersample=12)
+    for name, syntax, stream, bits in [
+        ("baseline", "50", ic.jpeg8_encode(film8, level=90), 8),
+        ("extended_12_bit", "51", ic.jpeg8_encode(film, level=90, bitspersample=12), 12),
+        ("lossless", "70", ic.ljpeg_encode(film, bitspersample=12), 12),
+        ("jpeg_ls", "80", ic.jpegls_encode(film), 12),
+        ("jpeg_ls_near", "81", ic.jpegls_encode(film, level=3), 12),
+        ("jpeg_2000", "90", ic.jpeg2k_encode(film, reversible=True, **j2k), 12),
+        ("jpeg_2000_lossy", "91", ic.jpeg2k_encode(film, level=60, reversible=False, **j2k), 12),
+        ("htj2k", "201", ic.htj2k_encode(film, reversible=True), 12),
+        ("htj2k_lossy", "203", ic.htj2k_encode(film, level=0.0005, reversible=False), 12),
+    ]:
+        write(name, syntax, stream, film8 if bits == 8 else film, bits, folder=folder)
+
+
+def time_films(folder):
+    for path in sorted(folder.glob("*.dcm")):
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            pydicom.dcmread(path).pixel_array
+            times.append(time.perf_counter() - start)
+        print(f"{path.stem:20} {1e3 * np.median(times):7.1f} ms (median of {len(times)})")
+
+
 def main():
+    if len(sys.argv) == 3:
+        {"--films": films, "--time": time_films}[sys.argv[1]](pathlib.Path(sys.argv[2]))
+        return
     p8, p12, s16 = picture(8), picture(12), picture(16, signed=True)
     u16 = s16.view("u2")
     rgb = picture(8, colours=3)

@@ -46,5 +46,5 @@ pub use film::{
 };
 pub use find::find_films;
 pub use options::{Limits, Policy, ReadOptions, Stage};
-pub use read::{read_film, read_header, read_size, read_stage};
+pub use read::{read_film, read_header, read_size, read_stage, read_stage_from};
 pub use write::{DxFilm, DxSyntax, derived_uid, encode_dx, write_dx};

@@ -48,6 +48,19 @@ pub fn read_stage(path: &Path, stage: Stage, options: &ReadOptions) -> Result<St
     Source::open(path, options)?.stage(stage, options)
 }
 
+/// As [`read_stage`], of a file that is already in memory; `path` only names it, in errors and by its extension.
+///
+/// # Errors
+/// Any [`ReadError`]; `path` is named in it.
+pub fn read_stage_from(
+    path: &Path,
+    bytes: Vec<u8>,
+    stage: Stage,
+    options: &ReadOptions,
+) -> Result<StageImage, ReadError> {
+    Source::of_bytes(path, bytes, options)?.stage(stage, options)
+}
+
 /// Height and width in px, without decoding.
 ///
 /// # Errors
@@ -178,6 +191,18 @@ enum Source<'a> {
 impl<'a> Source<'a> {
     fn open(path: &'a Path, options: &ReadOptions) -> Result<Self, ReadError> {
         let (bytes, _) = read_bytes(path, u64::MAX, &options.limits)?;
+        Self::of_bytes(path, bytes, options)
+    }
+
+    fn of_bytes(path: &'a Path, bytes: Vec<u8>, options: &ReadOptions) -> Result<Self, ReadError> {
+        if bytes.len() as u64 > options.limits.max_file_bytes {
+            return Err(ReadError::TooLarge {
+                path: path.into(),
+                what: "the file in bytes",
+                found: bytes.len() as u64,
+                limit: options.limits.max_file_bytes,
+            });
+        }
         match sniff(path, &bytes)? {
             Format::Dicom => {
                 let data_set = parse(path, bytes, true, Extent::Whole, &options.limits)?;

@@ -1,6 +1,7 @@
 //! Broken and hostile files give errors: quickly, without a panic, without great memory.
 #![allow(clippy::unwrap_used)] // in a helper, as in a test, it fails the test
 
+use spinexr_dicom::samples::SAMPLES;
 use spinexr_dicom::{
     DxFilm, DxSyntax, Limits, Policy, ReadError, ReadOptions, Stage, encode_dx, read_film, read_header,
     read_size, read_stage,
@@ -154,6 +155,67 @@ fn damaged_bytes_never_panic() {
             let _ =
                 read_bounded(folder.path(), &bytes, 300 * MIB, &format!("{transfer_syntax:?} round {round}"));
         }
+    }
+}
+
+#[test]
+fn damaged_samples_of_every_coding_take_little_memory() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = 5u64;
+    let mut next = |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for sample in SAMPLES {
+        let pixels = sample.file.windows(4).rposition(|w| w == [0xE0, 0x7F, 0x10, 0x00]).unwrap();
+        for round in 0..40 {
+            let mut bytes = sample.file.to_vec();
+            for _ in 0..1 + next(3) {
+                bytes[pixels + 32 + next(110)] =
+                    [0, 1, 0x0F, 0x1F, 0x40, 0xF0, 0xFE, next(256) as u8][next(8)];
+            }
+            // The picture has 1665 pixels.
+            let _ = read_bounded(folder.path(), &bytes, 4 * MIB, &format!("{} round {round}", sample.name));
+        }
+    }
+}
+
+/// A codestream's marker segment of `marker`, to be changed in place.
+fn codestream_segment(bytes: &mut [u8], marker: u8) -> &mut [u8] {
+    let start = bytes.windows(4).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51]).unwrap();
+    let at = start + bytes[start..].windows(3).position(|w| w == [0xFF, marker, 0]).unwrap();
+    let length = usize::from(bytes[at + 3]);
+    &mut bytes[at + 4..at + 2 + length]
+}
+
+#[test]
+fn a_codestream_that_asks_for_much_is_refused() {
+    let _alone = ALONE.lock().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for sample in SAMPLES.iter().filter(|s| s.name.contains("2000") || s.name.contains("HTJ2K")) {
+        let refused = |change: &dyn Fn(&mut [u8]), wanted: &str| {
+            let mut bytes = sample.file.to_vec();
+            change(&mut bytes);
+            let error = read_bounded(folder.path(), &bytes, 4 * MIB, sample.name).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{}: {error}", sample.name);
+        };
+        let size = |at: usize, value: u32| {
+            move |bytes: &mut [u8]| {
+                codestream_segment(bytes, 0x51)[at..at + 4].copy_from_slice(&value.to_be_bytes());
+            }
+        };
+        refused(&size(2, 2_000_000_000), "the stream holds");
+        refused(&size(10, 30), "the stream holds");
+        let one_pixel_tiles = |bytes: &mut [u8]| {
+            codestream_segment(bytes, 0x51)[18..26].copy_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
+        };
+        refused(&one_pixel_tiles, "1665 tiles in");
+        refused(&size(18, 0), "first tile");
+        refused(&|bytes| codestream_segment(bytes, 0x52)[2] = 0xFF, "packets in");
+        refused(&|bytes| codestream_segment(bytes, 0x52)[5] = 33, "decomposition levels");
+        refused(&|bytes| codestream_segment(bytes, 0x52)[6] = 8, "code blocks");
+        refused(&|bytes| codestream_segment(bytes, 0x51)[36] = 37, "38 bits");
     }
 }
 

@@ -3,7 +3,7 @@
 //! The CPU is always there. A GPU is there when the program was built with the cargo feature of that
 //! name; asking for another, or for one that this machine has not, is an error, never a silent fall back to the CPU.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 use burn::tensor::{DeviceKind, wgpu::WgpuBackend};
 use std::fmt;
@@ -200,6 +200,51 @@ pub fn available() -> Vec<&'static str> {
     names
 }
 
+/// Opens a device and has it multiply two matrices: what it calls itself.
+///
+/// # Errors
+/// As [`DeviceChoice::open`]; [`DeviceError::Unavailable`] when the product is wrong.
+pub fn try_out(choice: DeviceChoice) -> Result<String, DeviceError> {
+    const SIDE: usize = 64;
+    let device = choice.open()?;
+    let matrix = |step: usize| {
+        let values: Vec<f32> = (0..SIDE * SIDE).map(|i| (i * step % 17) as f32 / 8.0 - 1.0).collect();
+        TensorData::new(values, [SIDE, SIDE])
+    };
+    let product = |device: &Device| {
+        Tensor::<2>::from_data(matrix(5), device).matmul(Tensor::from_data(matrix(7), device)).into_data()
+    };
+    let (found, expected) = (product(&device), product(&Device::flex()));
+    let worst =
+        found.iter::<f64>().zip(expected.iter::<f64>()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    // Eighths multiply exactly in every format that a GPU takes for f32, so any difference is an error.
+    if worst > 1e-3 || worst.is_nan() {
+        return Err(DeviceError::Unavailable {
+            device: choice.to_string(),
+            reason: format!("a product of matrices is off by {worst:e}"),
+        });
+    }
+    Ok(name_of(&device).unwrap_or_else(|| choice.to_string()))
+}
+
+/// What a GPU calls itself.
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm"))]
+fn name_of(device: &Device) -> Option<String> {
+    device.identity().map(|identity| identity.name)
+}
+
+/// What a GPU calls itself: this build has none.
+#[cfg(not(any(
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "cuda",
+    feature = "rocm"
+)))]
+fn name_of(_device: &Device) -> Option<String> {
+    None
+}
+
 /// From the word of `--device` to the engine's device.
 ///
 /// # Errors
@@ -241,6 +286,11 @@ mod tests {
     #[test]
     fn the_cpu_opens() {
         assert_eq!(parse_device("cpu").unwrap(), Device::flex());
+    }
+
+    #[test]
+    fn the_cpu_multiplies() {
+        assert_eq!(try_out(DeviceChoice::Cpu).unwrap(), "cpu");
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -65,6 +65,23 @@ fn the_record_is_complete() {
 }
 
 #[test]
+fn an_efficientdet_finds_in_a_bundle_what_it_finds_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = films(dir.path());
+    let made = bundle(vec![detector_of(Architecture::EfficientdetMini, "boxes", 3)], None);
+    let path = dir.path().join("e.spinexr");
+    made.save(&path).unwrap();
+    let loaded = Bundle::load(&path).unwrap();
+    assert_eq!(loaded.hash(), made.hash());
+    let alone = predictions(&pipeline(&[made], 1, 1), &paths);
+    assert!(alone.iter().all(|film| !film.boxes.is_empty() && film.p_abnormal.is_none()));
+    for film in &alone {
+        assert!(film.boxes.iter().all(|b| b.score > FLOOR && b.xyxy.is_proper()));
+    }
+    assert_eq!(predictions(&pipeline(&[loaded], 3, 2), &paths), alone);
+}
+
+#[test]
 fn the_gate_is_applied() {
     let dir = tempfile::tempdir().unwrap();
     let paths = films(dir.path());

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::densenet::{DenseNet, DenseNetConfig};
 use crate::detector::DetectorConfig;
+use crate::efficientdet::EfficientDetConfig;
 use crate::faster_rcnn::FasterRcnnConfig;
 use crate::normalisation::Normalisation;
 use crate::retinanet::RetinaNetConfig;
@@ -49,11 +50,23 @@ pub enum Architecture {
     FasterRcnnResnet50,
     /// A small Faster R-CNN, to be trained on few films.
     FasterRcnnMini,
+    /// EfficientDet-D0 on EfficientNet-B0, with the padding of the authors' COCO weights.
+    EfficientdetD0,
+    /// EfficientDet-D1 on EfficientNet-B1, with the padding of the authors' COCO weights.
+    EfficientdetD1,
+    /// EfficientDet-D2 on EfficientNet-B2, with the padding of the authors' COCO weights.
+    EfficientdetD2,
+    /// EfficientDet-D3 on EfficientNet-B3, with the padding of the authors' COCO weights.
+    EfficientdetD3,
+    /// EfficientDet-D4 on EfficientNet-B4, with the padding of the authors' COCO weights.
+    EfficientdetD4,
+    /// A small EfficientDet, to be trained on few films.
+    EfficientdetMini,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::Densenet121,
         Self::Densenet169,
         Self::Densenet201,
@@ -66,6 +79,12 @@ impl Architecture {
         Self::SparseRcnnMini,
         Self::FasterRcnnResnet50,
         Self::FasterRcnnMini,
+        Self::EfficientdetD0,
+        Self::EfficientdetD1,
+        Self::EfficientdetD2,
+        Self::EfficientdetD3,
+        Self::EfficientdetD4,
+        Self::EfficientdetMini,
     ];
 
     /// The name in configurations.
@@ -83,6 +102,12 @@ impl Architecture {
             Self::SparseRcnnMini => "sparse_rcnn_mini",
             Self::FasterRcnnResnet50 => "faster_rcnn_resnet50",
             Self::FasterRcnnMini => "faster_rcnn_mini",
+            Self::EfficientdetD0 => "efficientdet_d0",
+            Self::EfficientdetD1 => "efficientdet_d1",
+            Self::EfficientdetD2 => "efficientdet_d2",
+            Self::EfficientdetD3 => "efficientdet_d3",
+            Self::EfficientdetD4 => "efficientdet_d4",
+            Self::EfficientdetMini => "efficientdet_mini",
         }
     }
 
@@ -140,7 +165,13 @@ impl Architecture {
             | Self::SparseRcnnResnet50
             | Self::SparseRcnnMini
             | Self::FasterRcnnResnet50
-            | Self::FasterRcnnMini => None,
+            | Self::FasterRcnnMini
+            | Self::EfficientdetD0
+            | Self::EfficientdetD1
+            | Self::EfficientdetD2
+            | Self::EfficientdetD3
+            | Self::EfficientdetD4
+            | Self::EfficientdetMini => None,
         }
     }
 
@@ -154,6 +185,12 @@ impl Architecture {
             Self::SparseRcnnMini => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::mini())),
             Self::FasterRcnnResnet50 => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::resnet50())),
             Self::FasterRcnnMini => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::mini())),
+            Self::EfficientdetD0 => Some(DetectorConfig::EfficientDet(EfficientDetConfig::d0())),
+            Self::EfficientdetD1 => Some(DetectorConfig::EfficientDet(EfficientDetConfig::d1())),
+            Self::EfficientdetD2 => Some(DetectorConfig::EfficientDet(EfficientDetConfig::d2())),
+            Self::EfficientdetD3 => Some(DetectorConfig::EfficientDet(EfficientDetConfig::d3())),
+            Self::EfficientdetD4 => Some(DetectorConfig::EfficientDet(EfficientDetConfig::d4())),
+            Self::EfficientdetMini => Some(DetectorConfig::EfficientDet(EfficientDetConfig::mini())),
             Self::Densenet121
             | Self::Densenet169
             | Self::Densenet201

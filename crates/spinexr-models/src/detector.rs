@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 
+use crate::efficientdet::EfficientDetConfig;
 use crate::faster_rcnn::{FasterRcnnConfig, FasterRcnnInference};
 use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
@@ -44,7 +45,7 @@ pub struct RawDetection {
 pub struct DetectConfig {
     /// A score must be greater than this.
     pub score_threshold: f32,
-    /// Candidates (place and class) kept of each level of the pyramid.
+    /// Candidates (place and class) kept of each level of the pyramid; EfficientDet keeps as many of all together.
     pub top_k_per_level: usize,
     /// Of two boxes of a class that overlap by more than this, the weaker goes.
     pub nms_iou: f32,
@@ -121,6 +122,8 @@ pub enum DetectorConfig {
     SparseRcnn(SparseRcnnConfig),
     /// Two stages, the second with a softmax over classes and background.
     FasterRcnn(FasterRcnnConfig),
+    /// One stage, focal loss, on a bidirectional pyramid.
+    EfficientDet(EfficientDetConfig),
 }
 
 impl DetectorConfig {
@@ -130,6 +133,7 @@ impl DetectorConfig {
             Self::RetinaNet(config) => Self::RetinaNet(config.with_num_classes(num_classes)),
             Self::SparseRcnn(config) => Self::SparseRcnn(config.with_num_classes(num_classes)),
             Self::FasterRcnn(config) => Self::FasterRcnn(config.with_num_classes(num_classes)),
+            Self::EfficientDet(config) => Self::EfficientDet(config.with_num_classes(num_classes)),
         }
     }
 
@@ -139,6 +143,7 @@ impl DetectorConfig {
             Self::RetinaNet(config) => config.backbone.in_channels,
             Self::SparseRcnn(config) => config.backbone.in_channels,
             Self::FasterRcnn(config) => config.backbone.in_channels,
+            Self::EfficientDet(config) => config.backbone.in_channels,
         }
     }
 
@@ -148,6 +153,7 @@ impl DetectorConfig {
             Self::RetinaNet(config) => config.backbone.in_channels = in_channels,
             Self::SparseRcnn(config) => config.backbone.in_channels = in_channels,
             Self::FasterRcnn(config) => config.backbone.in_channels = in_channels,
+            Self::EfficientDet(config) => config.backbone.in_channels = in_channels,
         }
         self
     }
@@ -158,6 +164,7 @@ impl DetectorConfig {
             Self::RetinaNet(config) => config.backbone.norm = norms,
             Self::SparseRcnn(config) => config.backbone.norm = norms,
             Self::FasterRcnn(config) => config.backbone.norm = norms,
+            Self::EfficientDet(config) => config.backbone.norm = norms,
         }
         self
     }
@@ -168,6 +175,7 @@ impl DetectorConfig {
             Self::RetinaNet(_) => DetectConfig::RETINANET,
             Self::SparseRcnn(_) => DetectConfig::SPARSE_RCNN,
             Self::FasterRcnn(_) => DetectConfig::FASTER_RCNN,
+            Self::EfficientDet(_) => DetectConfig::EFFICIENTDET,
         }
     }
 
@@ -178,6 +186,7 @@ impl DetectorConfig {
             Self::RetinaNet(config) => weights::state_dict(&config.init_seeded(seed, &device)),
             Self::SparseRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
             Self::FasterRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
+            Self::EfficientDet(config) => weights::state_dict(&config.init_seeded(seed, &device)),
         }
     }
 
@@ -203,6 +212,9 @@ impl DetectorConfig {
             Self::FasterRcnn(config) => {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(FasterRcnnInference::new(&network)) } else { Box::new(network) })
+            }
+            Self::EfficientDet(config) => {
+                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
             }
         }
     }

@@ -1,18 +1,18 @@
 //! From the outputs of RetinaNet to boxes.
 //!
-//! Reference: `torchvision.models.detection.retinanet.RetinaNet.postprocess_detections`. Runs on the host,
-//! one film a thread.
+//! Reference: `torchvision.models.detection.retinanet.RetinaNet.postprocess_detections`. Runs on the host, one film a
+//! thread; the overlaps of boxes are worked out where the network ran.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 use spinexr_core::BoxXyxy;
-use spinexr_core::nms::class_wise_nms;
 
 use crate::anchors::Anchors;
 use crate::box_coder::BoxCoder;
 use crate::detector::{Detect, DetectConfig, NotFinite, RawDetection};
 use crate::retinanet::{RetinaNet, RetinaNetOutput};
 use crate::retinanet_inference::RetinaNetInference;
+use crate::suppression::class_wise_nms_on;
 
 impl Detect for RetinaNet {
     fn detect(
@@ -71,6 +71,7 @@ impl RetinaNetOutput {
         };
         let logits = read(self.class_logits.clone());
         let deltas = read(self.box_deltas.clone());
+        let device = self.class_logits.device();
         if a == 0 || k == 0 {
             return vec![Ok(Vec::new()); n];
         }
@@ -81,7 +82,7 @@ impl RetinaNetOutput {
             .map(|((logits, deltas), &size)| {
                 finite(logits, "class logits")?;
                 finite(deltas, "box offsets")?;
-                Ok(detect_one(logits, deltas, k, &self.anchors, size, config))
+                Ok(detect_one(logits, deltas, k, &self.anchors, size, config, &device))
             })
             .collect()
     }
@@ -101,6 +102,7 @@ fn detect_one(
     anchors: &Anchors,
     (height, width): (f32, f32),
     config: &DetectConfig,
+    device: &Device,
 ) -> Vec<RawDetection> {
     let mut candidates: Vec<RawDetection> = Vec::new();
     let mut start = 0;
@@ -123,7 +125,7 @@ fn detect_one(
     let boxes: Vec<BoxXyxy> = candidates.iter().map(|c| c.xyxy).collect();
     let order: Vec<f32> = candidates.iter().map(|c| c.logit).collect();
     let classes: Vec<usize> = candidates.iter().map(|c| c.class).collect();
-    let kept = class_wise_nms(&boxes, &order, &classes, config.nms_iou);
+    let kept = class_wise_nms_on(device, &boxes, &order, &classes, config.nms_iou);
     kept.into_iter().take(config.max_detections).map(|i| candidates[i]).collect()
 }
 
@@ -136,7 +138,7 @@ pub(crate) fn best_above(logits: &[f32], threshold: f32, count: usize) -> Vec<(u
 }
 
 /// `(index, logit)` of the logits whose score is greater than `threshold`; NaN never is.
-fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
+pub(crate) fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
     // Most anchors are far below the threshold: spare them the exponential.
     let surely_below =
         if threshold > 0.0 { (threshold / (1.0 - threshold)).ln() - 0.01 } else { f32::NEG_INFINITY };
@@ -173,7 +175,7 @@ mod tests {
     fn suppresses_within_a_class_clips_and_sorts() {
         // Two classes; anchors 0 and 1 overlap.
         let logits = [1.0, -9.0, 2.0, 0.5, -9.0, -9.0, -9.0, 3.0];
-        let found = detect_one(&logits, &[0.0; 16], 2, &anchors(), (8.0, 100.0), &ALL);
+        let found = detect_one(&logits, &[0.0; 16], 2, &anchors(), (8.0, 100.0), &ALL, &Device::flex());
         let brief: Vec<_> =
             found.iter().map(|d| (d.class, d.logit, d.xyxy.x1, d.xyxy.x2, d.xyxy.y2)).collect();
         assert_eq!(brief, [(1, 3.0, 95.0, 100.0, 8.0), (0, 2.0, 1.0, 11.0, 8.0), (1, 0.5, 1.0, 11.0, 8.0)]);
@@ -183,10 +185,13 @@ mod tests {
     fn limits_hold() {
         let logits = [1.0, 1.5, 2.0, 3.0];
         let config = DetectConfig { top_k_per_level: 1, nms_iou: 1.0, ..ALL };
-        let found = detect_one(&logits, &[0.0; 16], 1, &anchors(), (20.0, 200.0), &config);
+        let found = detect_one(&logits, &[0.0; 16], 1, &anchors(), (20.0, 200.0), &config, &Device::flex());
         assert_eq!(found.iter().map(|d| d.logit).collect::<Vec<_>>(), [3.0, 2.0]); // one of each level
         let config = DetectConfig { max_detections: 1, ..config };
-        assert_eq!(detect_one(&logits, &[0.0; 16], 1, &anchors(), (20.0, 200.0), &config).len(), 1);
+        assert_eq!(
+            detect_one(&logits, &[0.0; 16], 1, &anchors(), (20.0, 200.0), &config, &Device::flex()).len(),
+            1
+        );
     }
 
     #[test]
@@ -194,7 +199,7 @@ mod tests {
         let logits = [f32::NAN, 2.0, f32::NAN, 2.0];
         let mut deltas = [0.0; 16];
         deltas[4] = f32::NAN; // the offsets of anchor 1
-        let found = detect_one(&logits, &deltas, 1, &anchors(), (20.0, 200.0), &ALL);
+        let found = detect_one(&logits, &deltas, 1, &anchors(), (20.0, 200.0), &ALL, &Device::flex());
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].xyxy.x1, 95.0);
     }
@@ -209,7 +214,7 @@ mod tests {
 
     #[test]
     fn one_nan_marks_its_image_alone() {
-        let device = burn::tensor::Device::flex();
+        let device = Device::flex();
         let tensor = |values: Vec<f32>, k: usize| {
             Tensor::<3>::from_data(burn::tensor::TensorData::new(values, [2, 4, k]), &device)
         };

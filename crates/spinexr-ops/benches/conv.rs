@@ -47,8 +47,8 @@ impl Case {
             options: Conv2dOptions {
                 stride: [stride, stride],
                 padding: [k / 2, k / 2],
-                dilation: [1, 1],
                 groups,
+                ..Default::default()
             },
         }
     }
@@ -58,7 +58,7 @@ impl Case {
     }
 
     fn engine(&self) -> Tensor<4> {
-        let Conv2dOptions { stride, padding, dilation, groups } = self.options;
+        let Conv2dOptions { stride, padding, dilation, groups, .. } = self.options;
         let options = ConvOptions::new(stride, padding, dilation, groups);
         burn::tensor::module::conv2d(self.x.clone(), self.weight.clone(), Some(self.bias.clone()), options)
     }

@@ -1,4 +1,4 @@
-//! Rectified linear units, alone and after a sum (the end of a residual block).
+//! Rectified linear units, alone and after a sum (the end of a residual block), and the sigmoid one.
 
 use burn::backend::Dispatch;
 use burn::tensor::Tensor;
@@ -23,4 +23,12 @@ pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn add_relu<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
     assert_eq!(a.dims(), b.dims(), "add_relu: both terms must have one shape");
     Tensor::from_dispatch(<Dispatch as FilmOps>::op_add_relu(a.into_dispatch(), b.into_dispatch()))
+}
+
+/// `x · sigmoid(x)`: the sigmoid linear unit, EfficientNet's swish. One pass forward, one backward.
+///
+/// # Shapes
+/// - `x`: any; the output has the same.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as FilmOps>::op_silu(x.into_dispatch()))
 }

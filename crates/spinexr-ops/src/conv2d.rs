@@ -15,6 +15,8 @@ pub struct Conv2dOptions {
     pub stride: [usize; 2],
     /// Zeros added on each side.
     pub padding: [usize; 2],
+    /// Zeros added besides at the bottom and the right, as TensorFlow's `SAME` padding needs for an odd sum.
+    pub extra_end: [usize; 2],
     /// Step between kernel taps, in input pixels.
     pub dilation: [usize; 2],
     /// Number of channel groups.
@@ -23,7 +25,7 @@ pub struct Conv2dOptions {
 
 impl Default for Conv2dOptions {
     fn default() -> Self {
-        Self { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 }
+        Self { stride: [1, 1], padding: [0, 0], extra_end: [0, 0], dilation: [1, 1], groups: 1 }
     }
 }
 
@@ -39,13 +41,28 @@ impl Conv2dOptions {
                 "conv2d: stride, dilation and kernel must not be zero, got {self:?}, kernel {kernel:?}"
             );
             let extent = self.dilation[d] * (kernel[d] - 1) + 1;
-            let padded = input[d] + 2 * self.padding[d];
+            let padded = input[d] + 2 * self.padding[d] + self.extra_end[d];
             assert!(
                 padded >= extent,
                 "conv2d: kernel {kernel:?} with {self:?} does not fit an input of {input:?}"
             );
             (padded - extent) / self.stride[d] + 1
         })
+    }
+
+    /// With TensorFlow's `SAME` padding for an input: the output has `ceil(input / stride)` pixels, and of an odd
+    /// number of zeros the bottom and the right get one more.
+    ///
+    /// # Panics
+    /// When a stride is zero.
+    pub fn with_same_padding(mut self, input: [usize; 2], kernel: [usize; 2]) -> Self {
+        for d in 0..2 {
+            let reach = self.dilation[d] * kernel[d].saturating_sub(1) + 1;
+            let output = input[d].div_ceil(self.stride[d]);
+            let total = (output.saturating_sub(1) * self.stride[d] + reach).saturating_sub(input[d]);
+            (self.padding[d], self.extra_end[d]) = (total / 2, total % 2);
+        }
+        self
     }
 
     /// Output shape of a convolution, after a check of every argument.
@@ -172,6 +189,7 @@ impl Conv2dConfig {
             options: Conv2dOptions {
                 stride: self.stride,
                 padding: self.padding,
+                extra_end: [0, 0],
                 dilation: self.dilation,
                 groups,
             },
@@ -199,5 +217,20 @@ impl Conv2d {
     /// When the input does not fit the layer.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options)
+    }
+
+    /// [`Conv2d::forward`] with TensorFlow's `SAME` padding in place of the layer's own.
+    ///
+    /// # Shapes
+    /// - `x`: `[N, I, H, W]` -> `[N, O, ceil(H / stride), ceil(W / stride)]`
+    ///
+    /// # Panics
+    /// When the input does not fit the layer.
+    pub fn forward_same(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, height, width] = x.dims();
+        let weight = self.weight.val();
+        let [_, _, kh, kw] = weight.dims();
+        let options = self.options.with_same_padding([height, width], [kh, kw]);
+        conv2d(x, weight, self.bias.as_ref().map(Param::val), options)
     }
 }

@@ -28,7 +28,7 @@ fn pair(range: core::ops::Range<usize>) -> impl Strategy<Value = [usize; 2]> {
 }
 
 fn cases() -> impl Strategy<Value = Case> {
-    let geometry = (pair(1..4), pair(1..4), pair(0..4), pair(1..3));
+    let geometry = (pair(1..4), pair(1..4), pair(0..4), pair(1..3), pair(0..2));
     (
         (1..4usize, 1..4usize, 1..8usize, 1..9usize),
         [1..18usize, 1..22usize],
@@ -36,18 +36,23 @@ fn cases() -> impl Strategy<Value = Case> {
         any::<bool>(),
         any::<u64>(),
     )
-        .prop_map(|((n, groups, i, o), input, (kernel, stride, padding, dilation), bias, seed)| Case {
-            n,
-            i,
-            o,
-            input,
-            kernel,
-            options: Conv2dOptions { stride, padding, dilation, groups },
-            bias,
-            seed,
+        .prop_map(|((n, groups, i, o), input, (kernel, stride, padding, dilation, extra_end), bias, seed)| {
+            Case {
+                n,
+                i,
+                o,
+                input,
+                kernel,
+                options: Conv2dOptions { stride, padding, extra_end, dilation, groups },
+                bias,
+                seed,
+            }
         })
         .prop_filter("the kernel fits", |c| {
-            (0..2).all(|d| c.input[d] + 2 * c.options.padding[d] > c.options.dilation[d] * (c.kernel[d] - 1))
+            (0..2).all(|d| {
+                let padded = c.input[d] + 2 * c.options.padding[d] + c.options.extra_end[d];
+                padded > c.options.dilation[d] * (c.kernel[d] - 1)
+            })
         })
 }
 
@@ -61,7 +66,7 @@ struct Expected {
 /// `y = conv(x)` and the gradients of `sum(y * g)`, in f64.
 fn direct(case: &Case, x: &[f32], w: &[f32], b: &[f32], g: &[f32], [oh, ow]: [usize; 2]) -> Expected {
     let Case { n, i, o, input: [h, width], kernel: [kh, kw], options, .. } = *case;
-    let Conv2dOptions { stride, padding, dilation, groups } = options;
+    let Conv2dOptions { stride, padding, dilation, groups, .. } = options;
     let outputs = groups * o;
     let mut e = Expected {
         y: vec![0.0; g.len()],
@@ -127,7 +132,7 @@ proptest! {
 
 #[test]
 fn gradients_agree_with_finite_differences() {
-    let options = Conv2dOptions { stride: [2, 1], padding: [1, 2], dilation: [1, 1], groups: 1 };
+    let options = Conv2dOptions { stride: [2, 1], padding: [1, 2], ..Default::default() };
     let x = signed(1, 2 * 3 * 7 * 6);
     let w = signed(2, 4 * 3 * 3 * 3);
     // A smooth function of everything: sum(y^2) / 2.
@@ -244,4 +249,22 @@ fn a_kernel_larger_than_the_input_is_named() {
     let device = Device::flex();
     let x = Tensor::<4>::zeros([1, 1, 2, 9], &device);
     conv2d(x, Tensor::zeros([1, 1, 3, 3], &device), None, Conv2dOptions::default());
+}
+
+#[test]
+fn same_padding_gives_tensorflows_sizes_and_zeros() {
+    let options = Conv2dOptions { stride: [2, 2], ..Default::default() };
+    // An even size: one zero, at the end. An odd size: one on each side. Kernel 5: 1 and 2, 2 and 2.
+    for (size, kernel, padding, extra) in
+        [(8, 3, 0, 1), (9, 3, 1, 0), (8, 5, 1, 1), (9, 5, 2, 0), (1, 1, 0, 0)]
+    {
+        let same = options.with_same_padding([size, size], [kernel, kernel]);
+        assert_eq!((same.padding, same.extra_end), ([padding; 2], [extra; 2]), "{size} {kernel}");
+        assert_eq!(same.output_size([size, size], [kernel, kernel]), [size.div_ceil(2); 2]);
+    }
+    let layer = Conv2dConfig::new(2, 3, 3).with_stride(2).with_bias(false).init(&Device::flex());
+    let x = tensor(&signed(1, 2 * 6 * 7), [1, 2, 6, 7], &Device::flex());
+    let padded =
+        Tensor::<4>::zeros([1, 2, 7, 9], &Device::flex()).slice_assign([0..1, 0..2, 0..6, 1..8], x.clone());
+    assert_eq!(values(layer.forward_same(x)), values(layer.forward(padded)));
 }

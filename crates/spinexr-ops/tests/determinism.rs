@@ -6,8 +6,8 @@ mod support;
 
 use burn::tensor::Device;
 use spinexr_ops::{
-    BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, conv2d, global_avg_pool, max_pool2d,
-    roi_align, upsample_nearest,
+    BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, channel_gate, conv2d, global_avg_pool,
+    max_pool2d, roi_align, silu, upsample_nearest,
 };
 use support::{leaf, signed, values};
 
@@ -22,6 +22,7 @@ fn step() -> Vec<Vec<u32>> {
     let [_, _, height, width] = y.dims();
     let small = max_pool2d(y.clone(), [3, 3], [2, 2], [1, 1]);
     let z = last.forward(add_relu(y, upsample_nearest(small, [height, width])));
+    let z = channel_gate(silu(z.clone()), global_avg_pool(z).unsqueeze_dims::<4>(&[2, 3]));
     let corners = signed(4, 40 * 4);
     let rois: Vec<Roi> = corners
         .as_chunks::<4>()

@@ -8,8 +8,8 @@ mod support;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use spinexr_ops::{
-    BatchNorm2d, BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, conv2d, global_avg_pool,
-    max_pool2d, relu, roi_align, upsample_nearest,
+    BatchNorm2d, BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, channel_gate, conv2d,
+    global_avg_pool, max_pool2d, relu, roi_align, silu, upsample_nearest,
 };
 use support::{assert_close, signed, tensor};
 
@@ -44,13 +44,17 @@ fn step(dtype: FloatDType) -> Vec<(&'static str, Vec<f64>)> {
         }
     };
     let (x, w, b) = (leaf(1, [2, 4, 11, 9], dtype), leaf(2, [6, 2, 3, 3], dtype), leaf(3, [6], dtype));
-    let options = Conv2dOptions { stride: [1, 2], padding: [1, 1], dilation: [1, 1], groups: 2 };
+    let options =
+        Conv2dOptions { stride: [1, 2], padding: [1, 1], extra_end: [1, 0], groups: 2, ..Default::default() };
     let (first, second, third) = (norm(4, false), norm(5, true), norm(6, false));
     let y = first.forward_relu(conv2d(x.clone(), w.clone(), Some(b.clone()), options));
     let [_, _, height, width] = y.dims();
     let small = second.forward_relu(max_pool2d(y.clone(), [3, 3], [2, 2], [1, 1]));
     let z = add_relu(y, upsample_nearest(small, [height, width]) - 0.3);
     let z = third.forward(relu(z - 0.2));
+    // Squeeze-and-excitation without its layers.
+    let gate = global_avg_pool(z.clone()).unsqueeze_dims::<4>(&[2, 3]).sin();
+    let z = channel_gate(silu(z), gate);
     let pooled = global_avg_pool(z.clone() * z);
     let grads = (pooled.clone() * pooled.clone()).sum().backward();
     vec![

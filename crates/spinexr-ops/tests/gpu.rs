@@ -12,7 +12,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use spinexr_ops::{
     BatchNorm2d, BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, conv2d, global_avg_pool,
-    max_pool2d, relu, roi_align, upsample_nearest,
+    max_pool2d, relu, roi_align, suppress, upsample_nearest,
 };
 use support::{signed, tensor, unit, values};
 use the_gpu::gpu;
@@ -63,6 +63,7 @@ fn convolutions() {
             padding: [padding; 2],
             dilation: [dilation; 2],
             groups,
+            ..Default::default()
         };
         [
             ("1×1", [2, 8, 7, 9], [16, 8, 1, 1], options(1, 0, 1, 1)),
@@ -269,4 +270,25 @@ fn a_slice_of_channels_is_pooled_like_a_copy() {
         let grads = backward(y.clone());
         vec![("output", values(y)), ("input gradient", values(x.grad(&grads).unwrap()))]
     });
+}
+
+#[test]
+fn suppression() {
+    let Some(gpu) = gpu() else { return };
+    // Whole numbers and eighths: every area and product is exact, so a box on the threshold is decided alike.
+    for (count, threshold) in [(0, 0.5), (1, 0.5), (17, 0.5), (700, 0.25), (700, 0.625)] {
+        let boxes: Vec<[f32; 4]> = unit(5, 4 * count)
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|corner| {
+                let [x, y, w, h] = corner.map(|u| (u * 60.0).floor());
+                [x, y, x + w, y + h]
+            })
+            .collect();
+        let classes: Vec<usize> = (0..count).map(|index| index % 3).collect();
+        let found = suppress(&boxes, &classes, threshold, &gpu);
+        assert_eq!(found, suppress(&boxes, &classes, threshold, &Device::flex()), "{count} boxes");
+        assert!(count < 100 || (found.len() > 20 && found.len() < count), "{} of {count} kept", found.len());
+    }
 }

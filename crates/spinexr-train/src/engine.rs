@@ -21,7 +21,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::FilmAnnotation;
 use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
-use spinexr_models::{DetectorConfig, FasterRcnn, RetinaNet, SparseRcnn};
+use spinexr_models::{DetectorConfig, EfficientDet, FasterRcnn, RetinaNet, SparseRcnn};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -146,6 +146,9 @@ pub fn train(
         }
         Some(DetectorConfig::FasterRcnn(_)) => {
             Session::<Detection<FasterRcnn>>::run(experiment, data, options)
+        }
+        Some(DetectorConfig::EfficientDet(_)) => {
+            Session::<Detection<EfficientDet>>::run(experiment, data, options)
         }
     })
 }

@@ -102,8 +102,15 @@ fn a_resumed_sparse_rcnn_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_resumed_efficientdet_equals_an_uninterrupted_one() {
+    resumed_equals_uninterrupted("efficientdet_mini");
+}
+
+#[test]
 fn one_seed_gives_one_hash_for_any_number_of_threads() {
-    for architecture in ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini", "faster_rcnn_mini"] {
+    for architecture in
+        ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini", "faster_rcnn_mini", "efficientdet_mini"]
+    {
         let dir = tempfile::tempdir().unwrap();
         let sets = ["schedule.total_steps=4", "training.accumulation=2"];
         let experiment = experiment(architecture, dir.path(), &sets);
@@ -159,6 +166,11 @@ fn training_lowers_the_loss_and_tells_its_caller() {
 #[test]
 fn a_small_sparse_rcnn_memorises_four_films() {
     memorises_four_films("sparse_rcnn_mini");
+}
+
+#[test]
+fn a_small_efficientdet_memorises_four_films() {
+    memorises_four_films("efficientdet_mini");
 }
 
 #[test]

@@ -24,7 +24,10 @@ pub enum Case {
     RetinanetR50Infer,
     /// RetinaNet-R50-FPN, forward, loss and backward of one image
     RetinanetR50Step,
-    // Sparse R-CNN's two cases belong here when `spinexr-models` has the network; see `networks`.
+    /// Sparse R-CNN-R50-FPN, one image to boxes
+    SparseRcnnR50Infer,
+    /// Sparse R-CNN-R50-FPN, forward, losses of all stages and backward of one image
+    SparseRcnnR50Step,
     /// DICOM films to what training reads
     Prepare,
     /// COCO average precision of a test set
@@ -42,6 +45,8 @@ impl Case {
             Self::Densenet121StepB8 => networks::densenet121_step(inputs, plan),
             Self::RetinanetR50Infer => networks::retinanet_infer(inputs, plan),
             Self::RetinanetR50Step => networks::retinanet_step(inputs, plan),
+            Self::SparseRcnnR50Infer => networks::sparse_rcnn_infer(inputs, sizes, plan),
+            Self::SparseRcnnR50Step => networks::sparse_rcnn_step(inputs, sizes, plan),
             Self::Prepare => prepare::prepare(inputs, sizes, plan),
             Self::CocoEval => evaluation::coco_eval(inputs, plan),
             Self::Bootstrap => evaluation::bootstrap(inputs, sizes, plan),

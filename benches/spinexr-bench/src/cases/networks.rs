@@ -3,13 +3,14 @@
 
 use crate::inputs::{self, Images};
 use crate::measure::{Plan, timed};
+use crate::sizes::Sizes;
 use anyhow::Result;
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::weights::{Entry, Strictness, load_state_dict};
 use spinexr_models::{
     DenseNet, DenseNetConfig, DenseNetInference, Detect, DetectConfig, Normalisation, RetinaNet,
-    RetinaNetInference,
+    RetinaNetInference, SparseRcnn, SparseRcnnInference,
 };
 use std::path::Path;
 
@@ -95,7 +96,49 @@ pub fn retinanet_step(dir: &Path, plan: &Plan) -> Result<(Vec<f64>, f64)> {
     })
 }
 
-// Sparse R-CNN: an `infer` and a `step` like RetinaNet's, with weights of its own among the inputs.
+fn sparse_rcnn(dir: &Path, sizes: &Sizes, device: &Device) -> Result<SparseRcnn> {
+    let state = inputs::read_tensors(dir, inputs::SPARSE_RCNN)?;
+    Ok(load_state_dict(inputs::sparse_rcnn_config(sizes).init(device), &state, Strictness::Exact)?)
+}
+
+/// From display pixels to boxes; the sum of their scores is what was computed.
+pub fn sparse_rcnn_infer(dir: &Path, sizes: &Sizes, plan: &Plan) -> Result<(Vec<f64>, f64)> {
+    let device = Device::flex();
+    let model = SparseRcnnInference::new(sparse_rcnn(dir, sizes, &device)?);
+    let image: Tensor<4> = tensor(&Images::read(dir)?.detector, &device);
+    let [_, _, height, width] = image.dims();
+    plan.measure(|| {
+        let (seconds, boxes) = timed(|| {
+            let input = Normalisation::imagenet().apply(image.clone());
+            model.detect(input, &[(height as f32, width as f32)], &DetectConfig::SPARSE_RCNN)
+        });
+        let boxes = boxes.into_iter().next().expect("one image")?;
+        Ok((seconds, boxes.iter().map(|b| f64::from(b.score)).sum()))
+    })
+}
+
+/// Forward in training mode, the losses of all stages with their matching, backward; the sum of the losses is what was
+/// computed.
+pub fn sparse_rcnn_step(dir: &Path, sizes: &Sizes, plan: &Plan) -> Result<(Vec<f64>, f64)> {
+    let device = Device::flex().autodiff();
+    let model = sparse_rcnn(dir, sizes, &device)?;
+    let image: Tensor<4> = tensor(&Images::read(dir)?.detector, &device);
+    let [_, _, height, width] = image.dims();
+    let targets = vec![inputs::read_targets(dir)?];
+    plan.measure(|| {
+        let (seconds, loss) = rayon::scope(|_| {
+            timed(|| {
+                let input = Normalisation::imagenet().apply(image.clone());
+                let output = model.forward(input, &[(height as f32, width as f32)]);
+                let loss = model.loss(&output, &targets).total();
+                let gradients = loss.backward();
+                drop(gradients);
+                loss
+            })
+        });
+        Ok((seconds, mean(&values(loss))))
+    })
+}
 
 fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.try_into_vec_as::<f32>().expect("a network gives float tensors that can be read back")

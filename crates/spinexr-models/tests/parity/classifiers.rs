@@ -3,7 +3,7 @@
 use burn::module::{Flag, Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_models::DenseNetInference;
-use spinexr_models::densenet::{DenseNet, DenseNetConfig, Pooling};
+use spinexr_models::densenet::{DenseNetConfig, Pooling};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::resnet::ResNetConfig;
 use spinexr_models::weights::state_dict;
@@ -38,7 +38,7 @@ fn forward(case: &Case, config: &DenseNetConfig, inputs: &[&str]) {
 }
 
 /// Turns the norms' batch statistics off and leaves their parameters trained.
-pub fn with_evaluation_norms(model: DenseNet) -> DenseNet {
+pub fn with_evaluation_norms<M: Module>(model: M) -> M {
     struct Off;
     impl ModuleMapper for Off {
         fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {

@@ -62,7 +62,7 @@ pub fn fill(name: &str, shape: &[usize], gain: f64, overrides: &[Override]) -> V
             None => (hit.and_then(|o| o.gain).unwrap_or(gain) * (3.0 / fan_in).sqrt()) as f32,
         };
         signed().map(|s| s * scale).collect()
-    } else if shape.len() == 1 && last == "weight" {
+    } else if shape.len() == 1 && (last == "weight" || last == "edge_weights") {
         signed().map(|s| 1.0 + 0.1 * s).collect()
     } else {
         signed().map(|s| 0.1 * s).collect()

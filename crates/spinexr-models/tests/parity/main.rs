@@ -1,9 +1,10 @@
-//! Parity with torchvision on formula-filled weights: see tests/golden/README.md for the fixtures and their
+//! Parity with torchvision and others on formula-filled weights: see tests/golden/README.md for the fixtures and their
 //! tolerances. Run with `--nocapture` to see every difference.
 #![allow(clippy::unwrap_used)] // clippy.toml allows it in tests, but does not see their helpers
 
 mod case;
 mod classifiers;
+mod efficientdet;
 mod explain;
 mod faster_rcnn;
 mod formula;

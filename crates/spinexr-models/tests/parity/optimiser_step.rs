@@ -1,6 +1,6 @@
 //! One plain step of gradient descent from the golden state: the losses before and after it are PyTorch's.
 //!
-//! Each step takes a hundredth or more off the loss (tests/golden/generate/optimiser_step.py), so that equal losses
+//! Each step takes a hundredth or more off the loss (tests/golden/generate/optimiser_step*.py), so that equal losses
 //! after it say that gradients, update and a second forward pass agree. Tolerance: 1e-5 of the value, as for losses
 //! without a step. The reference itself lies up to 6e-7 from the same step in double precision, and this program up to
 //! 8e-7 from the reference.
@@ -14,6 +14,7 @@ use spinexr_models::{DenseNet, DenseNetConfig, RetinaNetConfig};
 
 use crate::case::Case;
 use crate::classifiers::{tiny, training_batch, with_evaluation_norms};
+use crate::efficientdet;
 use crate::faster_rcnn;
 use crate::torchvision_detectors::{images, targets};
 
@@ -46,8 +47,10 @@ fn check<M: Module>(
     mut model: M,
     losses: impl Fn(&M) -> Vec<(&'static str, Tensor<1>)>,
 ) {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/optimiser_step/manifest.json");
-    let manifest: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let file = if name.contains("efficientdet") { "efficientdet" } else { "manifest" };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/optimiser_step");
+    let manifest = std::fs::read_to_string(format!("{folder}/{file}.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
     let reference = &manifest["cases"][name];
     let setting = name.trim_start_matches(&case.name).trim_start_matches('/');
     for phase in ["before", "after"] {
@@ -118,4 +121,19 @@ fn faster_rcnn() {
             ("loss_box_reg", loss.regression),
         ]
     });
+}
+
+#[test]
+fn efficientdet_d0() {
+    for name in efficientdet::CASES {
+        let case = Case::open(name);
+        let device = Device::flex().autodiff();
+        let model = with_evaluation_norms(case.filled(efficientdet::config(name).init(&device)));
+        let (x, truth) = (efficientdet::images(&case, &device), efficientdet::targets(&case));
+        check(&case, name, model, |model| {
+            let loss = model.loss(&model.forward(x.clone()), &truth);
+            let weighted = loss.boxes.mul_scalar(model.config.loss.box_weight);
+            vec![("class_loss", loss.classification), ("weighted_box_loss", weighted)]
+        });
+    }
 }

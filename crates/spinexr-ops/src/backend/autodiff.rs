@@ -123,6 +123,40 @@ impl<B: Kernels> Backward<B, 2> for AddReluBackward {
 }
 
 #[derive(Debug)]
+struct SiluBackward;
+
+impl<B: Kernels> Backward<B, 1> for SiluBackward {
+    type State = FloatTensor<B>; // the input
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let [parent] = ops.parents;
+        if let Some(node) = parent {
+            grads.register::<B>(node.id, B::silu_grad(ops.state, grad));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ChannelGateBackward;
+
+impl<B: Kernels> Backward<B, 2> for ChannelGateBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, gate) = ops.state;
+        let (dx, dgate) = B::channel_gate_backward(x, gate, grad);
+        let [of_x, of_gate] = ops.parents;
+        for (node, grad) in [(of_x, dx), (of_gate, dgate)] {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
 struct MaxPoolBackward;
 
 impl<B: Kernels> Backward<B, 1> for MaxPoolBackward {
@@ -278,6 +312,24 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         }
     }
 
+    fn op_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        match SiluBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(x.clone(), B::silu_forward(x)),
+            OpsKind::UnTracked(prep) => prep.finish(B::silu_forward(x)),
+        }
+    }
+
+    fn op_channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, node_x) = x.into_parts();
+        let (gate, node_gate) = gate.into_parts();
+        let output = <B as Kernels>::channel_gate(x.clone(), gate.clone());
+        match ChannelGateBackward.prepare::<C>([node_x, node_gate]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, gate), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
     fn op_max_pool2d(x: FloatTensor<Self>, options: MaxPool2dOptions) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let (output, indices) = B::max_pool(x.clone(), options);
@@ -313,5 +365,14 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
             OpsKind::Tracked(prep) => prep.finish((x, rois, options), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
+    }
+
+    fn op_overlaps(
+        boxes: FloatTensor<Self>,
+        first: usize,
+        rows: usize,
+        iou_threshold: f32,
+    ) -> FloatTensor<Self> {
+        Self::from_inner(B::overlaps(boxes.into_parts().0, first, rows, iou_threshold))
     }
 }

@@ -1,13 +1,14 @@
 //! GPUs: the engine's ops by the default bodies, and kernels of our own where the engine has none.
 
 use burn::backend::TensorMetadata;
+use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 use burn_cubecl::CubeBackend;
 
 use super::kernels::Kernels;
 use super::roi_align::{engine_roi_align, engine_roi_align_backward};
-use crate::gpu::roi_align;
+use crate::gpu::{overlaps, roi_align};
 use crate::roi_align::{Roi, RoiAlignOptions};
 
 type GpuTensor = FloatTensor<CubeBackend>;
@@ -35,5 +36,9 @@ impl Kernels for CubeBackend {
             true => roi_align::map_grad(x, rois, &options, grad),
             false => engine_roi_align_backward::<Self>(x, rois, options, grad),
         }
+    }
+
+    fn overlaps(boxes: GpuTensor, first: usize, rows: usize, iou_threshold: f32) -> GpuTensor {
+        overlaps::overlaps(Self::float_cast(boxes, FloatDType::F32), first, rows, iou_threshold)
     }
 }

@@ -7,21 +7,25 @@ use core::mem::MaybeUninit;
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, TensorMetadata};
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::{DType, FloatDType, Shape, TensorData};
 
 use super::kernels::{self, Kernels, NormState};
 use super::roi_align::{engine_roi_align, engine_roi_align_backward};
 use crate::conv2d::Conv2dOptions;
 use crate::cpu::conv::{self, Films};
 use crate::cpu::elementwise;
+use crate::cpu::gate;
 use crate::cpu::geometry::ConvShape;
 use crate::cpu::norm::{self, Planes};
+use crate::cpu::overlaps;
 use crate::cpu::planes::written;
 use crate::cpu::pool::{self, Windows};
 use crate::cpu::roi_align::{self, Grid, Region};
+use crate::cpu::silu;
 use crate::cpu::simd::Isa;
 use crate::pool::MaxPool2dOptions;
 use crate::roi_align::{Roi, RoiAlignOptions};
+use crate::suppression::BITS;
 
 type FlexTensor = FloatTensor<Flex>;
 
@@ -323,6 +327,55 @@ impl Kernels for Flex {
         a
     }
 
+    fn silu_forward(mut x: FlexTensor) -> FlexTensor {
+        if !f32_and_not_empty(&[&x]) {
+            return kernels::engine_silu::<Self>(x);
+        }
+        if let Some(x) = owned_values(&mut x) {
+            silu::silu_in_place(Isa::best(), x);
+        } else {
+            let source = dense(x);
+            // SAFETY: `silu` writes every value.
+            x = unsafe { filled(source.shape(), |out| silu::silu(Isa::best(), values(&source), out)) };
+        }
+        x
+    }
+
+    fn silu_grad(x: FlexTensor, grad: FlexTensor) -> FlexTensor {
+        if !f32_and_not_empty(&[&x, &grad]) {
+            return kernels::engine_silu_grad::<Self>(x, grad);
+        }
+        let (x, grad) = (dense(x), dense(grad));
+        // SAFETY: `silu_grad` writes every value.
+        unsafe { filled(x.shape(), |out| silu::silu_grad(Isa::best(), values(&x), values(&grad), out)) }
+    }
+
+    fn channel_gate(x: FlexTensor, gate: FlexTensor) -> FlexTensor {
+        if !f32_and_not_empty(&[&x, &gate]) {
+            return Self::float_mul(x, gate);
+        }
+        let planes = planes(&x);
+        let (x, gate) = (by_film(x), dense(gate));
+        // SAFETY: `gate` writes every plane.
+        unsafe { filled(x.shape(), |out| gate::gate(planes, films(&x), values(&gate), out)) }
+    }
+
+    fn channel_gate_backward(x: FlexTensor, gate: FlexTensor, grad: FlexTensor) -> (FlexTensor, FlexTensor) {
+        if !f32_and_not_empty(&[&x, &gate, &grad]) {
+            return kernels::engine_channel_gate_backward::<Self>(x, gate, grad);
+        }
+        let planes = planes(&x);
+        let (x, gate, grad) = (by_film(x), dense(gate), by_film(grad));
+        let mut dgate = vec![0.0; planes.n * planes.c];
+        // SAFETY: `gate_grad` writes every plane.
+        let dx = unsafe {
+            filled(x.shape(), |out| {
+                gate::gate_grad(planes, films(&x), values(&gate), films(&grad), out, &mut dgate);
+            })
+        };
+        (dx, tensor(dgate, [planes.n, planes.c, 1, 1]))
+    }
+
     fn max_pool(x: FlexTensor, options: MaxPool2dOptions) -> (FlexTensor, IntTensor<Self>) {
         if !f32_and_not_empty(&[&x]) {
             return kernels::engine_max_pool::<Self>(x, options);
@@ -422,6 +475,13 @@ impl Kernels for Flex {
         let mut dx = vec![0.0; x.layout().num_elements()];
         roi_align::map_grad(grid, dims(&x)[0], &regions, values(&grad), &mut dx);
         tensor(dx, x.shape())
+    }
+
+    fn overlaps(boxes: FlexTensor, first: usize, rows: usize, iou_threshold: f32) -> FlexTensor {
+        let boxes = dense(Self::float_cast(boxes, FloatDType::F32));
+        let (boxes, _) = values(&boxes).as_chunks::<5>();
+        let words = boxes.len().div_ceil(BITS);
+        tensor(overlaps::overlaps(boxes, first, rows, iou_threshold), [rows, words])
     }
 }
 

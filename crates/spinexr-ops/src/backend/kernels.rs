@@ -6,8 +6,8 @@
 use burn::backend::ops::ConvOptions;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, IntDType, TensorMetadata};
-use burn::tensor::Shape;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
+use burn::tensor::{Shape, Slice};
 
 use super::joint_norm;
 use super::roi_align::{engine_roi_align, engine_roi_align_backward};
@@ -16,7 +16,7 @@ use crate::pool::MaxPool2dOptions;
 use crate::ranks;
 use crate::roi_align::{Roi, RoiAlignOptions};
 
-/// Operations with their gradients. The default bodies work on any backend.
+/// Operations with their gradients. The default bodies work on any backend; the one without has a few lines on each.
 pub trait Kernels: Backend {
     /// Convolution.
     fn conv2d_forward(
@@ -108,6 +108,30 @@ pub trait Kernels: Backend {
         engine_relu::<Self>(Self::float_add(a, b))
     }
 
+    /// `x * sigmoid(x)`.
+    fn silu_forward(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        engine_silu::<Self>(x)
+    }
+
+    /// Gradient of [`Kernels::silu_forward`] for `x`.
+    fn silu_grad(x: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        engine_silu_grad::<Self>(x, grad)
+    }
+
+    /// Each plane times its factor.
+    fn channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_mul(x, gate)
+    }
+
+    /// Gradients of [`Kernels::channel_gate`] for `x` and `gate`.
+    fn channel_gate_backward(
+        x: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        engine_channel_gate_backward::<Self>(x, gate, grad)
+    }
+
     /// Max pooling: output, and for each output value the flat index of its source in the input plane.
     fn max_pool(x: FloatTensor<Self>, options: MaxPool2dOptions) -> (FloatTensor<Self>, IntTensor<Self>) {
         engine_max_pool::<Self>(x, options)
@@ -158,6 +182,10 @@ pub trait Kernels: Backend {
     ) -> FloatTensor<Self> {
         engine_roi_align_backward::<Self>(x, rois, options, grad)
     }
+
+    /// Which boxes overlap a better one of their class, see [`super::FilmOps::op_overlaps`].
+    fn overlaps(boxes: FloatTensor<Self>, first: usize, rows: usize, iou_threshold: f32)
+    -> FloatTensor<Self>;
 }
 
 /// What the backward of a batch norm needs: what the forward was called with, and its statistics.
@@ -187,6 +215,22 @@ impl<B: Backend> Clone for NormState<B> {
     }
 }
 
+/// The input with the zeros that only the bottom and the right have, which the engine's convolution knows nothing of.
+fn with_extra_end<B: Backend>(x: FloatTensor<B>, extra: [usize; 2]) -> FloatTensor<B> {
+    if extra == [0, 0] {
+        return x;
+    }
+    let shape = x.shape();
+    let wide = Shape::from([shape[0], shape[1], shape[2] + extra[0], shape[3] + extra[1]]);
+    let zeros = B::float_zeros(wide, &x.device(), x.dtype().into());
+    B::float_slice_assign(zeros, &whole(&shape), x)
+}
+
+/// All of a tensor of this shape.
+fn whole(shape: &Shape) -> Vec<Slice> {
+    (0..shape.num_dims()).map(|d| (0..shape[d]).into()).collect()
+}
+
 fn engine_options(options: Conv2dOptions) -> ConvOptions<2> {
     ConvOptions::new(options.stride, options.padding, options.dilation, options.groups)
 }
@@ -197,7 +241,7 @@ pub(super) fn engine_conv2d<B: Backend>(
     bias: Option<FloatTensor<B>>,
     options: Conv2dOptions,
 ) -> FloatTensor<B> {
-    B::conv2d(x, weight, bias, engine_options(options))
+    B::conv2d(with_extra_end::<B>(x, options.extra_end), weight, bias, engine_options(options))
 }
 
 pub(super) fn engine_conv2d_input_grad<B: Backend>(
@@ -206,7 +250,10 @@ pub(super) fn engine_conv2d_input_grad<B: Backend>(
     grad: FloatTensor<B>,
     options: Conv2dOptions,
 ) -> FloatTensor<B> {
-    B::conv2d_x_backward(x, weight, grad, engine_options(options))
+    let shape = x.shape();
+    let x = with_extra_end::<B>(x, options.extra_end);
+    let dx = B::conv2d_x_backward(x, weight, grad, engine_options(options));
+    if options.extra_end == [0, 0] { dx } else { B::float_slice(dx, &whole(&shape)) }
 }
 
 pub(super) fn engine_conv2d_weight_grad<B: Backend>(
@@ -215,6 +262,7 @@ pub(super) fn engine_conv2d_weight_grad<B: Backend>(
     grad: FloatTensor<B>,
     options: Conv2dOptions,
 ) -> FloatTensor<B> {
+    let x = with_extra_end::<B>(x, options.extra_end);
     B::conv2d_weight_backward(x, weight, grad, engine_options(options))
 }
 
@@ -298,6 +346,27 @@ pub(super) fn engine_relu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 
 pub(super) fn engine_relu_grad<B: Backend>(output: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
     B::relu_backward(output, grad)
+}
+
+pub(super) fn engine_silu<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_mul(x.clone(), B::sigmoid(x))
+}
+
+pub(super) fn engine_silu_grad<B: Backend>(x: FloatTensor<B>, grad: FloatTensor<B>) -> FloatTensor<B> {
+    // s + x s (1 - s) = s (1 + x - y)
+    let s = B::sigmoid(x.clone());
+    let y = B::float_mul(x.clone(), s.clone());
+    let slope = B::float_mul(s, B::float_add_scalar(B::float_sub(x, y), 1.0.into()));
+    B::float_mul(grad, slope)
+}
+
+pub(super) fn engine_channel_gate_backward<B: Backend>(
+    x: FloatTensor<B>,
+    gate: FloatTensor<B>,
+    grad: FloatTensor<B>,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let dgate = B::float_sum_dim(B::float_sum_dim(B::float_mul(x, grad.clone()), 3), 2);
+    (B::float_mul(grad, gate), dgate)
 }
 
 pub(super) fn engine_max_pool<B: Backend>(

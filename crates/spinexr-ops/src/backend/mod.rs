@@ -74,8 +74,24 @@ pub trait FilmOps: Backend {
     /// Mean over pixels, `[N, C, H, W]` -> `[N, C, 1, 1]`.
     fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// `x * sigmoid(x)`.
+    fn op_silu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Each plane times its factor, `[N, C, H, W]` and `[N, C, 1, 1]`.
+    fn op_channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self>;
+
     /// A grid of features for each box, `[N, C, H, W]` -> `[R, C, bins, bins]`.
     fn op_roi_align(x: FloatTensor<Self>, rois: Arc<[Roi]>, options: RoiAlignOptions) -> FloatTensor<Self>;
+
+    /// Which boxes overlap a better one of their class: for `rows` boxes from `first`, bits of the later boxes whose IoU
+    /// with it is greater than the threshold, [`BITS`](crate::suppression::BITS) in a value from the lowest. `boxes`:
+    /// `[K, 5]`, corners and class, best first; gives `[rows, ⌈K / BITS⌉]`. Has no gradient.
+    fn op_overlaps(
+        boxes: FloatTensor<Self>,
+        first: usize,
+        rows: usize,
+        iou_threshold: f32,
+    ) -> FloatTensor<Self>;
 }
 
 /// [`FilmOps`] of a backend without autodiff: its [`Kernels`].
@@ -138,12 +154,29 @@ macro_rules! film_ops_by_kernels {
                 Self::global_avg_pool(x)
             }
 
+            fn op_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::silu_forward(x)
+            }
+
+            fn op_channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::channel_gate(x, gate)
+            }
+
             fn op_roi_align(
                 x: FloatTensor<Self>,
                 rois: Arc<[Roi]>,
                 options: RoiAlignOptions,
             ) -> FloatTensor<Self> {
                 Self::roi_align(x, &rois, options)
+            }
+
+            fn op_overlaps(
+                boxes: FloatTensor<Self>,
+                first: usize,
+                rows: usize,
+                iou_threshold: f32,
+            ) -> FloatTensor<Self> {
+                Self::overlaps(boxes, first, rows, iou_threshold)
             }
         }
     };

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use super::depthwise;
 use super::gemm::{Matrix, add_product};
 use super::geometry::{ConvShape, Layout, Shifts, Tile};
 use super::planes::{Finish, SharedOut, pack_source, pack_target, unpack_target};
@@ -63,6 +64,9 @@ pub(crate) fn forward(
     bias: Option<&[f32]>,
     out: &mut [MaybeUninit<f32>],
 ) {
+    if shape.is_depthwise() {
+        return depthwise::forward(isa, shape, x, weight, bias, out);
+    }
     let after = After { bias, ..After::default() };
     if let Some(frame) = shape.winograd_forward() {
         let weight = WinogradWeight::new(isa, shape.o, shape.i, weight, Taps::Forward);
@@ -91,6 +95,9 @@ pub(crate) fn input_grad(
     weight: &[f32],
     out: &mut [MaybeUninit<f32>],
 ) {
+    if shape.is_depthwise() {
+        return depthwise::input_grad(isa, shape, dy, weight, out);
+    }
     if let Some(frame) = shape.winograd_input_grad() {
         let weight = WinogradWeight::new(isa, shape.o, shape.i, weight, Taps::InputGrad);
         let stride = shape.i * shape.input[0] * shape.input[1];
@@ -264,6 +271,9 @@ fn channel_offsets(
 
 /// Gradient for the weight: `dw` is `[groups * o, i, kh, kw]` and is overwritten.
 pub(crate) fn weight_grad(isa: Isa, shape: &ConvShape, x: Films<'_>, dy: Films<'_>, dw: &mut [f32]) {
+    if shape.is_depthwise() {
+        return depthwise::weight_grad(isa, shape, x, dy, dw);
+    }
     if let Some(frame) = shape.winograd_forward() {
         return winograd::weight_grad(isa, &frame, x, shape.i, dy, shape.o, dw);
     }

@@ -26,6 +26,7 @@ pub(crate) struct ConvShape {
     /// Kernel `[height, width]`.
     pub kernel: [usize; 2],
     pub stride: [usize; 2],
+    /// Zeros above and to the left; below and to the right there are as many as the output needs.
     pub padding: [usize; 2],
     pub dilation: [usize; 2],
 }
@@ -38,7 +39,11 @@ impl ConvShape {
     /// A 1x1 kernel at stride 1 without padding: rows need not be told apart, so the planes become one
     /// long row.
     pub(crate) fn flattened(mut self) -> Self {
-        if self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0] {
+        if self.kernel == [1, 1]
+            && self.stride == [1, 1]
+            && self.padding == [0, 0]
+            && self.output == self.input
+        {
             self.input = [1, self.input[0] * self.input[1]];
             self.output = self.input;
         }
@@ -47,7 +52,11 @@ impl ConvShape {
 
     /// Whether the flattened convolution is a matrix product of weights and pixels.
     pub(crate) fn is_product(&self) -> bool {
-        self.input[0] == 1 && self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]
+        self.input[0] == 1
+            && self.output == self.input
+            && self.kernel == [1, 1]
+            && self.stride == [1, 1]
+            && self.padding == [0, 0]
     }
 
     /// The frame of Winograd's method for the forward pass and the weight gradient, where it pays. A single channel is
@@ -57,7 +66,8 @@ impl ConvShape {
             && self.stride == [1, 1]
             && self.dilation == [1, 1]
             && self.groups == 1
-            && self.i.min(self.o) >= 8;
+            && self.i.min(self.o) >= 8
+            && (0..2).all(|d| self.output[d] + 2 == self.input[d] + 2 * self.padding[d]);
         let frame = Frame { n: self.n, input: self.input, padding: self.padding };
         (fits && frame.pays()).then_some(frame)
     }

@@ -4,14 +4,18 @@
 //! results do not depend on the number of threads.
 
 pub(crate) mod conv;
+pub(crate) mod depthwise;
 pub(crate) mod elementwise;
+pub(crate) mod gate;
 pub(crate) mod gemm;
 pub(crate) mod geometry;
 pub(crate) mod norm;
+pub(crate) mod overlaps;
 pub(crate) mod planes;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod roi_align;
 pub(crate) mod row;
+pub(crate) mod silu;
 pub(crate) mod simd;
 pub(crate) mod winograd;

@@ -7,10 +7,11 @@
 
 use burn::tensor::Shape;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
+use super::empty_like;
 use crate::cpu::roi_align::{Axis, Region};
 use crate::roi_align::{Roi, RoiAlignOptions};
 
@@ -186,10 +187,6 @@ fn weights_arg(client: &Client, values: &[f32]) -> BufferArg {
     let handle = client.create_from_slice(f32::as_bytes(values));
     // SAFETY: the handle was made from exactly these values.
     unsafe { BufferArg::from_raw_parts(handle, values.len()) }
-}
-
-fn empty_like(x: &CubeTensor, shape: Shape) -> CubeTensor {
-    empty_device_contiguous_dtype(x.client.clone(), x.device.clone(), shape, x.dtype)
 }
 
 /// `x`: `[N, C, H, W]`, f32, not empty; at least one box. Gives `[R, C, bins]`.

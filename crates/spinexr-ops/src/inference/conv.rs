@@ -149,7 +149,7 @@ impl PreparedConv {
         if shape.contains(&0) {
             return;
         }
-        let Conv2dOptions { stride, padding, dilation, groups } = self.options;
+        let Conv2dOptions { stride, padding, dilation, groups, extra_end: _ } = self.options;
         let before = self.before.as_ref().map(|Affine { scale, shift }| Before { scale, shift });
         let after = After {
             bias: self.bias.as_deref(),

@@ -6,6 +6,7 @@ use crate::demo_bundle;
 use crate::exit::{CommandResult, Done};
 use anyhow::{Context, Result, bail};
 use spinexr_core::FilmPrediction;
+use spinexr_dicom::samples::{SAMPLES, Sample};
 use spinexr_dicom::{DxFilm, DxSyntax, ReadOptions, Stage, StageData, read_stage, write_dx};
 use spinexr_infer::device;
 use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
@@ -37,6 +38,10 @@ pub fn run(_: Args, global: &Global) -> CommandResult {
     check("program", Ok(format!("spinexr {}, {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)));
     check("processor", Ok(format!("{} threads, {}", global.thread_count(), processor_features())));
     check("devices", Ok(device::available().join(", ")));
+    for &name in &device::available()[1..] {
+        let choice = name.parse().context("a device's name is the word for it");
+        check(&format!("device {name}"), choice.and_then(|choice| Ok(device::try_out(choice)?)));
+    }
 
     let folder = tempfile::tempdir().context("making a temporary folder")?;
     for (name, syntax) in [
@@ -47,6 +52,9 @@ pub fn run(_: Args, global: &Global) -> CommandResult {
         ("DICOM JPEG lossless", DxSyntax::JpegLossless),
     ] {
         check(name, decode(&folder.path().join("film.dcm"), syntax));
+    }
+    for sample in SAMPLES {
+        check(&format!("DICOM {}", sample.name), decode_sample(&folder.path().join("film.dcm"), sample));
     }
     check("demonstration bundle", predict(&folder.path().join("film.dcm")));
 
@@ -89,6 +97,24 @@ fn decode(path: &Path, syntax: DxSyntax) -> Result<String> {
         bail!("{differing} of {} stored values differ", film.pixels.len());
     }
     Ok(format!("{} values exact in {:.1} ms", values.len(), 1e3 * start.elapsed().as_secs_f64()))
+}
+
+/// Reads a film that is built in: every stored value must be as listed.
+fn decode_sample(path: &Path, sample: &Sample) -> Result<String> {
+    std::fs::write(path, sample.file)?;
+    let start = Instant::now();
+    let image = read_stage(path, Stage::Stored, &ReadOptions::default())?;
+    let StageData::I32(values) = image.data else { bail!("stored values came back in another type") };
+    let count = values.len();
+    let ms = 1e3 * start.elapsed().as_secs_f64();
+    match sample.largest_difference(&values) {
+        Some(0) => Ok(format!("{count} values exact in {ms:.1} ms")),
+        Some(by) if by <= sample.tolerance => {
+            Ok(format!("{count} values within {by} of the reference decoder in {ms:.1} ms"))
+        }
+        Some(by) => bail!("stored values differ by up to {by}, {} allowed", sample.tolerance),
+        None => bail!("{count} stored values, {} expected", sample.stored().len()),
+    }
 }
 
 /// Runs the bundle inside this program on a film and looks at the record.

@@ -176,6 +176,69 @@ fn winograd_and_products_agree_with_the_direct_sum() {
     }
 }
 
+/// A depthwise shape whose padding has `extra` more zeros at the end than at the start.
+fn depthwise(
+    n: usize,
+    channels: usize,
+    input: [usize; 2],
+    k: [[usize; 2]; 4],
+    extra: [usize; 2],
+) -> ConvShape {
+    let [kernel, stride, padding, dilation] = k;
+    let output = core::array::from_fn(|d| {
+        (input[d] + 2 * padding[d] + extra[d] - dilation[d] * (kernel[d] - 1) - 1) / stride[d] + 1
+    });
+    ConvShape { n, groups: channels, i: 1, o: 1, input, output, kernel, stride, padding, dilation }
+}
+
+#[test]
+fn depthwise_planes_agree_with_the_direct_sum() {
+    let mut random = Random(7);
+    let one = [1, 1];
+    for s in [
+        depthwise(2, 5, [17, 19], [[3, 3], one, one, one], [0, 0]),
+        depthwise(1, 3, [16, 64], [[3, 3], [2, 2], [0, 0], one], [1, 1]), // SAME of an even size
+        depthwise(2, 4, [18, 34], [[5, 5], [2, 2], one, one], [1, 1]),
+        depthwise(1, 7, [15, 33], [[5, 5], one, [2, 2], one], [0, 0]),
+        depthwise(1, 2, [21, 70], [[5, 5], [2, 2], [2, 2], one], [0, 0]),
+        depthwise(3, 40, [1, 1], [[5, 5], one, [2, 2], one], [0, 0]),
+        depthwise(1, 2, [300, 180], [[3, 3], [2, 2], [0, 0], one], [1, 1]), // several strips
+        depthwise(1, 2, [2, 3000], [[5, 5], one, [2, 2], one], [0, 0]),
+    ] {
+        check(&s, &mut random);
+    }
+    let mut done = 0;
+    while done < 120 {
+        let mut pick = |from: usize, n: usize| from + random.below(n);
+        let kernel = [pick(1, 6), pick(1, 7)];
+        let stride = [pick(1, 3), pick(1, 4)];
+        let padding = [pick(0, 5), pick(0, 6)];
+        let dilation = [pick(1, 2), pick(1, 3)];
+        let extra = [pick(0, 3), pick(0, 3)];
+        let input = [pick(1, 22), pick(1, 50)];
+        if (0..2).any(|d| input[d] + 2 * padding[d] + extra[d] < dilation[d] * (kernel[d] - 1) + 1) {
+            continue;
+        }
+        let (n, channels) = (pick(1, 3), pick(2, 9));
+        check(&depthwise(n, channels, input, [kernel, stride, padding, dilation], extra), &mut random);
+        done += 1;
+    }
+}
+
+#[test]
+fn more_zeros_at_the_end_agree_with_the_direct_sum() {
+    let mut random = Random(8);
+    let one = [1, 1];
+    for (i, o, k, extra) in [
+        (3, 16, [[3, 3], [2, 2], [0, 0], one], [1, 1]), // EfficientNet's stem
+        (12, 9, [[3, 3], one, [0, 1], one], [1, 0]),    // what Winograd's frame does not describe
+        (5, 8, [one, one, [0, 0], one], [1, 2]),        // a product, but for the zeros
+    ] {
+        let of_one = depthwise(2, 1, [14, 18], k, extra);
+        check(&ConvShape { i, o, ..of_one }, &mut random);
+    }
+}
+
 #[test]
 fn many_channels_are_cut_into_blocks() {
     let mut random = Random(3);
@@ -215,11 +278,14 @@ fn the_number_of_threads_does_not_change_a_bit() {
     for k in [[[3, 3], [1, 2], one, one], [[3, 3], one, one, one], [one, one, [0, 0], one]] {
         threads_agree(&shape(3, 1, 20, 24, [40, 33], k), &mut random);
     }
+    for k in [[[5, 5], one, [2, 2], one], [[3, 3], [2, 2], one, one]] {
+        threads_agree(&shape(3, 24, 1, 1, [40, 33], k), &mut random);
+    }
 }
 
 fn threads_agree(s: &ConvShape, random: &mut Random) {
-    let x = random.values(3 * 20 * 40 * 33);
-    let weight = random.values(24 * 20 * s.kernel_taps());
+    let x = random.values(3 * s.groups * s.i * 40 * 33);
+    let weight = random.values(24 * s.i * s.kernel_taps());
     let dy = random.values(3 * 24 * s.output[0] * s.output[1]);
     let films = |data| Films { data, stride: data.len() / 3 };
     let passes = |threads| {

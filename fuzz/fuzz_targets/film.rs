@@ -1,0 +1,6 @@
+//! A whole file: DICOM of any kind, PNG or JPEG.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: spinexr_fuzz::allow_panics_of_other_crates(), |input: &[u8]| {
+    spinexr_fuzz::read(input.to_vec());
+});

@@ -1,0 +1,6 @@
+//! JPEG of all processes: baseline, extended, progressive, lossless.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(init: spinexr_fuzz::allow_panics_of_other_crates(), |input: &[u8]| {
+    spinexr_fuzz::read_stream(input, &["4.50", "4.51", "4.55", "4.70"]);
+});
