@@ -165,6 +165,8 @@ def main():
     write("htj2k_rpcl", "202", stream, p12, 12, raw="picture")
     stream = ic.htj2k_encode(s16, reversible=True)
     write("htj2k_signed", "201", stream, s16, 16, signed=True, raw="picture_signed")
+    stream = ic.htj2k_encode(rgb, reversible=True, rgb=True)
+    write("htj2k_rgb", "201", stream, rgb, 8, photometric="RGB", raw="picture_rgb")
     stream = ic.htj2k_encode(p12, level=0.0005, reversible=False)
     write("htj2k_lossy", "203", stream, ic.jpeg2k_decode(stream), 12)
 

@@ -45,10 +45,11 @@ fn luma() -> Vec<i32> {
 
 #[test]
 fn colour_becomes_luma_in_every_interleave_mode() {
-    let files: [(&str, &[u8]); 4] = [
+    let files: [(&str, &[u8]); 5] = [
         ("JPEG-LS by plane", include_bytes!("../samples/jpeg_ls_rgb_plane.dcm")),
         ("JPEG-LS by line", include_bytes!("../samples/jpeg_ls_rgb_line.dcm")),
         ("JPEG-LS by sample", include_bytes!("../samples/jpeg_ls_rgb_sample.dcm")),
+        ("HTJ2K", include_bytes!("../samples/htj2k_rgb.dcm")),
         ("JPEG 2000 with YBR_RCT", include_bytes!("../samples/jpeg_2000_rgb.dcm")),
     ];
     for (name, file) in files {

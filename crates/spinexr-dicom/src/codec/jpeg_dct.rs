@@ -667,6 +667,122 @@ mod tests {
         }
     }
 
+    /// Bits as a scan, with a zero byte after each FF and ones at the end.
+    struct Scan {
+        bytes: Vec<u8>,
+        bits: Vec<u8>,
+    }
+
+    impl Scan {
+        fn put(&mut self, value: u32, length: u32) {
+            self.bits.extend((0..length).rev().map(|i| (value >> i & 1) as u8));
+        }
+
+        fn flush(&mut self) {
+            self.bits.resize(self.bits.len().next_multiple_of(8), 1);
+            for byte in std::mem::take(&mut self.bits).chunks(8) {
+                let byte = byte.iter().fold(0, |byte, bit| byte << 1 | bit);
+                self.bytes.push(byte);
+                if byte == 0xFF {
+                    self.bytes.push(0);
+                }
+            }
+        }
+
+        /// A DC difference, in a table of sixteen codes of five bits.
+        fn dc(&mut self, difference: i32) {
+            let category = 32 - difference.unsigned_abs().leading_zeros();
+            self.put(category, 5);
+            self.put((if difference < 0 { difference - 1 } else { difference }) as u32, category);
+        }
+    }
+
+    /// A stream of 24 x 16 pixels: six blocks, each of one value.
+    fn stream(sof: u8, scans: &[(&[u8; 3], Vec<u8>)], restart_interval: u8) -> Vec<u8> {
+        let mut out = vec![0xFF, 0xD8, 0xFF, 0xDB, 0, 67, 0];
+        out.extend([2u8; 64]);
+        out.extend([0xFF, sof, 0, 11, 12, 0, 16, 0, 24, 1, 1, 0x11, 0]);
+        // DC: the categories 0 to 15 in codes of five bits.
+        out.extend([0xFF, 0xC4, 0, 35, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        out.extend(0..16);
+        // AC: the end of a block, a one-bit coefficient and a run of ended blocks, in codes of two bits.
+        out.extend([
+            0xFF, 0xC4, 0, 22, 0x10, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x00, 0x01, 0x20,
+        ]);
+        out.extend([0xFF, 0xDD, 0, 4, 0, restart_interval]);
+        for (band, data) in scans {
+            out.extend([0xFF, 0xDA, 0, 8, 1, 1, 0]);
+            out.extend(*band);
+            out.extend(data);
+        }
+        out.extend([0xFF, 0xD9]);
+        out
+    }
+
+    /// Quantised DC of the blocks; a step of 2 makes a quarter of it the level above 2048.
+    const LEVELS: [i32; 6] = [0, 400, -800, 4000, -4004, 8188];
+
+    fn is_as_drawn(pixels: &[u16]) {
+        for (i, &pixel) in pixels.iter().enumerate() {
+            let block = i / 24 / 8 * 3 + i % 24 / 8;
+            assert_eq!(i32::from(pixel), (LEVELS[block] / 4 + 2048).min(4095), "pixel {i}");
+        }
+    }
+
+    #[test]
+    fn restart_markers_set_the_prediction_back() {
+        let mut scan = Scan { bytes: vec![], bits: vec![] };
+        for (i, level) in LEVELS.into_iter().enumerate() {
+            if i > 0 && i % 2 == 0 {
+                scan.flush();
+                scan.bytes.extend([0xFF, 0xD0 + (i / 2 - 1) as u8]);
+            }
+            scan.dc(if i % 2 == 0 { level } else { level - LEVELS[i - 1] });
+            scan.put(0, 2);
+        }
+        scan.flush();
+        let good = stream(0xC1, &[(&[0, 63, 0], scan.bytes)], 2);
+        is_as_drawn(&decode_12_bit(&good, 16, 24).unwrap());
+        let marker = good.windows(2).rposition(|w| w == [0xFF, 0xD1]).unwrap();
+        for cut in [marker, marker + 2, good.len() - 4] {
+            assert!(decode_12_bit(&good[..cut], 16, 24).is_err());
+        }
+    }
+
+    #[test]
+    fn progressive_scans_add_up() {
+        let mut first = Scan { bytes: vec![], bits: vec![] };
+        let mut last = 0;
+        for level in LEVELS {
+            first.dc((level >> 2) - last);
+            last = level >> 2;
+        }
+        first.flush();
+        let refine = |bit: i32| {
+            let mut scan = Scan { bytes: vec![], bits: vec![] };
+            for level in LEVELS {
+                scan.put((level >> bit & 1) as u32, 1);
+            }
+            scan.flush();
+            scan.bytes
+        };
+        // Of the AC coefficients, all six blocks end at once: a run of 4 + 2.
+        let mut ac = Scan { bytes: vec![], bits: vec![] };
+        ac.put(2, 2);
+        ac.put(2, 2);
+        ac.flush();
+        let scans = [
+            (&[0, 0, 0x02], first.bytes),
+            (&[1, 63, 0x01], ac.bytes.clone()),
+            (&[0, 0, 0x21], refine(1)),
+            (&[1, 63, 0x10], ac.bytes),
+            (&[0, 0, 0x10], refine(0)),
+        ];
+        is_as_drawn(&decode_12_bit(&stream(0xC2, &scans, 0), 16, 24).unwrap());
+        let broken = [(&[0, 0, 0x02], scans[0].1.clone()), (&[5, 3, 0x00], scans[1].1.clone())];
+        assert!(decode_12_bit(&stream(0xC2, &broken, 0), 16, 24).unwrap_err().contains("band"));
+    }
+
     #[test]
     fn an_overfull_huffman_table_is_an_error() {
         let mut counts = [0u8; 16];

@@ -448,3 +448,19 @@ fn golomb(bits: &mut Bits<'_>, k: u32, limit: u32, error_bits: u32) -> Result<i3
 fn check_error(error: i32) -> Result<(), String> {
     if error.abs() > 65_535 { Err("an error larger than any sample".into()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_thresholds_are_those_of_the_standard() {
+        for (bits, near, expected) in [(8, 0, [3, 7, 21]), (8, 3, [12, 22, 42]), (12, 0, [18, 67, 276])] {
+            let max_value = (1 << bits) - 1;
+            assert_eq!(thresholds(max_value, near, &Presets::default()), Ok(expected), "{bits} {near}");
+            let coding = Coding::new(bits, near, &Presets::default()).unwrap();
+            let levels = expected.map(|t| (coding.quantise(t - 1), coding.quantise(t), coding.quantise(-t)));
+            assert_eq!(levels, [(1, 2, -2), (2, 3, -3), (3, 4, -4)]);
+        }
+    }
+}
