@@ -6,6 +6,7 @@
 //!
 //! # Code map
 //! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`]: what a model uses.
+//! - [`recompute`]: less memory in training for a little more work.
 //! - [`ranks`]: sums over the processes that train together.
 //! - [`inference`]: layers of a network that is only run, without tensors.
 //! - [`allocation`]: one call at the start of a program that trains.
@@ -22,6 +23,7 @@ mod cpu;
 pub mod inference;
 pub mod pool;
 pub mod ranks;
+pub mod recompute;
 mod running_stat;
 pub mod upsample;
 
@@ -29,5 +31,6 @@ pub use activation::{add_relu, relu};
 pub use batch_norm::{BatchNorm2d, BatchNorm2dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig, Conv2dOptions, conv2d};
 pub use pool::{MaxPool2dOptions, global_avg_pool, max_pool2d};
+pub use recompute::norm_relu_conv;
 pub use running_stat::RunningStat;
 pub use upsample::upsample_nearest;
