@@ -10,7 +10,9 @@ use burn::tensor::module::avg_pool2d;
 use burn::tensor::ops::AvgPoolOptions;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use spinexr_ops::{BatchNorm2d, BatchNorm2dConfig, Conv2d, Conv2dConfig, global_avg_pool, max_pool2d};
+use spinexr_ops::{
+    BatchNorm2d, BatchNorm2dConfig, Conv2d, Conv2dConfig, global_avg_pool, max_pool2d, norm_relu_conv,
+};
 
 use crate::init::{Draw, initialise};
 use crate::linear::Linear;
@@ -367,8 +369,8 @@ impl DenseLayer {
 
     // x: [N, C, H, W] -> [N, K, H, W]
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let bottleneck = self.conv1.forward(self.norm1.forward_relu(x));
-        self.conv2.forward(self.norm2.forward_relu(bottleneck))
+        let bottleneck = norm_relu_conv(&self.norm1, &self.conv1, x);
+        norm_relu_conv(&self.norm2, &self.conv2, bottleneck)
     }
 }
 
@@ -384,6 +386,6 @@ pub struct Transition {
 impl Transition {
     // x: [N, C, H, W] -> [N, C/2, H/2, W/2]
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        avg_pool2d(self.conv.forward(self.norm.forward_relu(x)), AvgPoolOptions::new([2, 2]))
+        avg_pool2d(norm_relu_conv(&self.norm, &self.conv, x), AvgPoolOptions::new([2, 2]))
     }
 }

@@ -9,6 +9,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spinexr_ops::{
     BatchNorm2d, BatchNorm2dConfig, Conv2d, Conv2dConfig, add_relu, global_avg_pool, max_pool2d,
+    norm_relu_conv,
 };
 
 use crate::init::{Draw, initialise};
@@ -276,9 +277,9 @@ pub struct Block {
 impl Block {
     // x: [N, C, H, W] -> [N, C', H/s, W/s]
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.conv2.forward(self.bn1.forward_relu(self.conv1.forward(x.clone())));
+        let y = norm_relu_conv(&self.bn1, &self.conv2, self.conv1.forward(x.clone()));
         let y = match (&self.conv3, &self.bn3) {
-            (Some(conv3), Some(bn3)) => bn3.forward(conv3.forward(self.bn2.forward_relu(y))),
+            (Some(conv3), Some(bn3)) => bn3.forward(norm_relu_conv(&self.bn2, conv3, y)),
             _ => self.bn2.forward(y),
         };
         let short_cut = match &self.downsample {

@@ -10,6 +10,7 @@ use burn::backend::Dispatch;
 use burn::module::{Flag, Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
+use crate::Conv2d;
 use crate::backend::FilmOps;
 use crate::ranks;
 use crate::running_stat::RunningStat;
@@ -132,18 +133,50 @@ impl BatchNorm2d {
         self.freeze()
     }
 
-    fn normalise(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
-        let [n, c, h, w] = x.dims();
+    /// Normalise, apply ReLU and `conv` (without bias); the backward step makes the map between them again.
+    pub(crate) fn relu_conv_recomputed(&self, x: Tensor<4>, conv: &Conv2d) -> Tensor<4> {
+        let conv_weight = conv.weight.val();
+        conv.options.output_shape(x.dims(), conv_weight.dims(), None);
+        if self.uses_batch_statistics(&x) {
+            let [n, _, h, w] = x.dims();
+            let (y, mean, var) = <Dispatch as FilmOps>::op_norm_train_conv2d(
+                x.into_dispatch(),
+                self.weight.val().into_dispatch(),
+                self.bias.val().into_dispatch(),
+                self.eps,
+                conv_weight.into_dispatch(),
+                conv.options,
+            );
+            self.move_running_statistics(Tensor::from_dispatch(mean), Tensor::from_dispatch(var), n * h * w);
+            return Tensor::from_dispatch(y);
+        }
+        let (scale, shift) = self.running_scale_and_shift(&x.device());
+        Tensor::from_dispatch(<Dispatch as FilmOps>::op_channel_affine_conv2d(
+            x.into_dispatch(),
+            scale.into_dispatch(),
+            shift.into_dispatch(),
+            conv_weight.into_dispatch(),
+            conv.options,
+        ))
+    }
+
+    /// Whether an input is normalised with its own statistics.
+    fn uses_batch_statistics(&self, x: &Tensor<4>) -> bool {
         let [features] = self.weight.val().dims();
-        assert_eq!(c, features, "batch norm: input {:?} for {features} features", x.dims());
-        if x.device().is_autodiff() && self.training.is_enabled() {
-            self.with_batch_statistics(x, n * h * w, relu)
+        assert_eq!(x.dims()[1], features, "batch norm: input {:?} for {features} features", x.dims());
+        x.device().is_autodiff() && self.training.is_enabled()
+    }
+
+    fn normalise(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
+        if self.uses_batch_statistics(&x) {
+            self.with_batch_statistics(x, relu)
         } else {
             self.with_running_statistics(x, relu)
         }
     }
 
-    fn with_batch_statistics(&self, x: Tensor<4>, count: usize, relu: bool) -> Tensor<4> {
+    fn with_batch_statistics(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
+        let [n, _, h, w] = x.dims();
         let (y, mean, var) = <Dispatch as FilmOps>::op_norm_train(
             x.into_dispatch(),
             self.weight.val().into_dispatch(),
@@ -151,15 +184,18 @@ impl BatchNorm2d {
             self.eps,
             relu,
         );
-        let mean = Tensor::<1>::from_dispatch(mean).without_autodiff();
-        let var = Tensor::<1>::from_dispatch(var).without_autodiff();
+        self.move_running_statistics(Tensor::from_dispatch(mean), Tensor::from_dispatch(var), n * h * w);
+        Tensor::from_dispatch(y)
+    }
+
+    fn move_running_statistics(&self, mean: Tensor<1>, var: Tensor<1>, count: usize) {
+        let (mean, var) = (mean.without_autodiff(), var.without_autodiff());
         // The statistics are those of all processes that train together, with as many values each.
         let count = count * ranks::size();
         // PyTorch refuses one value a channel; the variance is 0 then, so the factor does not matter.
         let unbias = count as f64 / (count.max(2) - 1) as f64;
         self.update(&self.running_mean, mean, 1.0);
         self.update(&self.running_var, var, unbias);
-        Tensor::from_dispatch(y)
     }
 
     fn update(&self, stat: &RunningStat, batch: Tensor<1>, factor: f64) {
@@ -172,16 +208,21 @@ impl BatchNorm2d {
     }
 
     fn with_running_statistics(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
-        let device = x.device();
-        let mean = self.running_mean.value().to_device(&device);
-        let var = self.running_var.value().to_device(&device);
-        let scale = self.weight.val() / (var + self.eps).sqrt(); // [C]
-        let shift = self.bias.val() - mean * scale.clone(); // [C]
+        let (scale, shift) = self.running_scale_and_shift(&x.device());
         Tensor::from_dispatch(<Dispatch as FilmOps>::op_channel_affine(
             x.into_dispatch(),
             scale.into_dispatch(),
             shift.into_dispatch(),
             relu,
         ))
+    }
+
+    /// What normalises with the running statistics, `[C]` each.
+    fn running_scale_and_shift(&self, device: &Device) -> (Tensor<1>, Tensor<1>) {
+        let mean = self.running_mean.value().to_device(device);
+        let var = self.running_var.value().to_device(device);
+        let scale = self.weight.val() / (var + self.eps).sqrt(); // [C]
+        let shift = self.bias.val() - mean * scale.clone(); // [C]
+        (scale, shift)
     }
 }

@@ -7,6 +7,7 @@
 //! # Code map
 //! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`gate`], [`upsample`],
 //!   [`roi_align`](mod@roi_align): what a model uses.
+//! - [`recompute`]: less memory in training for a little more work.
 //! - [`ranks`]: sums over the processes that train together.
 //! - [`inference`]: layers of a network that is only run, without tensors.
 //! - [`allocation`]: one call at the start of a program that trains.
@@ -28,6 +29,7 @@ mod gpu;
 pub mod inference;
 pub mod pool;
 pub mod ranks;
+pub mod recompute;
 pub mod roi_align;
 mod running_stat;
 pub mod suppression;
@@ -38,6 +40,7 @@ pub use batch_norm::{BatchNorm2d, BatchNorm2dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig, Conv2dOptions, conv2d};
 pub use gate::channel_gate;
 pub use pool::{MaxPool2dOptions, global_avg_pool, max_pool2d};
+pub use recompute::norm_relu_conv;
 pub use roi_align::{Roi, RoiAlignOptions, roi_align};
 pub use running_stat::RunningStat;
 pub use suppression::suppress;

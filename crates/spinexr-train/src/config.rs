@@ -142,6 +142,10 @@ pub struct TrainingConfig {
     /// Moving average of weights; absent for none. With one, it is what is evaluated and kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ema: Option<EmaConfig>,
+    /// Make normalised maps again in the backward step in place of keeping them: less memory, a little more work,
+    /// the same gradients. Absent for no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpointing: bool,
     /// Updates between evaluations on the validation films; the last step is always evaluated.
     pub eval_every: u64,
     /// Updates between checkpoints; the last step always has one.

@@ -19,6 +19,7 @@ use burn::tensor::{Device, Tensor};
 use spinexr_data::{FixedBatches, Loader, LoaderConfig, Sampler};
 use spinexr_models::weights::{self, StateDict};
 use spinexr_ops::ranks::Joined;
+use spinexr_ops::recompute::Recomputing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -34,6 +35,8 @@ pub(crate) struct Session<'a, 'e, T: Task> {
     pub(crate) ranks: Ranks,
     /// Holds for as long as the session.
     pub(crate) _joined: Joined,
+    /// Likewise, where the experiment asks for it.
+    pub(crate) _recomputing: Option<Recomputing>,
     /// Name and length of every parameter that is trained.
     pub(crate) trainable: Vec<(String, usize)>,
     pub(crate) threads: usize,

@@ -75,6 +75,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             device,
             ranks,
             _joined: joined,
+            _recomputing: experiment.training.checkpointing.then(spinexr_ops::recompute::on),
             trainable,
             threads: options.threads,
             run,

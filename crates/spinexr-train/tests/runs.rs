@@ -128,6 +128,18 @@ fn one_seed_gives_one_hash_for_any_number_of_threads() {
 }
 
 #[test]
+fn checkpointing_changes_no_weight_of_a_densenet() {
+    let dir = tempfile::tempdir().unwrap();
+    let hash = |name: &str, sets: &[&str]| {
+        let sets = [&["schedule.total_steps=3", "schedule.warmup_steps=1"][..], sets].concat();
+        let experiment = experiment("densenet_mini_b", dir.path(), &sets);
+        let data = films(dir.path(), &experiment);
+        run(&experiment, &data, &dir.path().join(name), false, None).unwrap().final_weights_hash
+    };
+    assert_eq!(hash("kept", &[]), hash("again", &["training.checkpointing=true"]));
+}
+
+#[test]
 fn training_lowers_the_loss_and_tells_its_caller() {
     let dir = tempfile::tempdir().unwrap();
     let sets = [

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -80,8 +81,57 @@ impl<B: Kernels> Backward<B, 3> for ChannelAffineBackward {
     }
 }
 
+#[derive(Debug)]
+struct NormTrainConvBackward;
+
+impl<B: Kernels> Backward<B, 4> for NormTrainConvBackward {
+    type State = (NormState<B>, FloatTensor<B>, Conv2dOptions);
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (norm, conv_weight, options) = ops.state;
+        let [x, weight, bias, conv] = ops.parents.map(|p| p.map(|n| n.id));
+        let between = B::norm_train_again(norm.clone());
+        let grad = conv_behind::<B>(between, conv_weight, options, grad, conv, grads);
+        register3::<B>([x, weight, bias], B::norm_train_backward(norm, grad), grads);
+    }
+}
+
+#[derive(Debug)]
+struct ChannelAffineConvBackward;
+
+impl<B: Kernels> Backward<B, 4> for ChannelAffineConvBackward {
+    type State = ([FloatTensor<B>; 3], FloatTensor<B>, Conv2dOptions);
+
+    fn backward(self, ops: Ops<Self::State, 4>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let ([x, scale, shift], conv_weight, options) = ops.state;
+        let parents = ops.parents.map(|p| p.map(|n| n.id));
+        let between = B::channel_affine(x.clone(), scale.clone(), shift.clone(), true);
+        let grad = conv_behind::<B>(between, conv_weight, options, grad, parents[3], grads);
+        let result = B::channel_affine_backward(x, scale, shift, true, grad);
+        register3::<B>([parents[0], parents[1], parents[2]], result, grads);
+    }
+}
+
+/// The gradient of a convolution for its input, after that for its weight went to the node `conv`.
+fn conv_behind<B: Kernels>(
+    input: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    options: Conv2dOptions,
+    grad: FloatTensor<B>,
+    conv: Option<NodeId>,
+    grads: &mut Gradients,
+) -> FloatTensor<B> {
+    if let Some(id) = conv {
+        let dw = B::conv2d_weight_grad(input.clone(), weight.clone(), grad.clone(), options);
+        grads.register::<B>(id, dw);
+    }
+    B::conv2d_input_grad(input, weight, grad, options)
+}
+
 fn register3<B: Backend>(
-    parents: [Option<burn::backend::autodiff::NodeId>; 3],
+    parents: [Option<NodeId>; 3],
     (a, b, c): (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
     grads: &mut Gradients,
 ) {
@@ -289,6 +339,58 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         match ChannelAffineBackward.prepare::<C>([node_x, node_scale, node_shift]).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => prep.finish((x, scale, shift, relu), output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn op_norm_train_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+        conv_weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (x, node_x) = x.into_parts();
+        let (weight, node_weight) = weight.into_parts();
+        let (bias, node_bias) = bias.into_parts();
+        let (conv_weight, node_conv) = conv_weight.into_parts();
+        let (between, mean, variance) = B::norm_train(x.clone(), weight.clone(), bias.clone(), eps, true);
+        let output = B::conv2d_forward(between, conv_weight.clone(), None, options);
+        let output = match NormTrainConvBackward
+            .prepare::<C>([node_x, node_weight, node_bias, node_conv])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let (mean, variance) = (mean.clone(), variance.clone());
+                let norm = NormState { x, weight, bias, mean, variance, eps, relu: true };
+                prep.finish((norm, conv_weight, options), output)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        };
+        (output, Self::from_inner(mean), Self::from_inner(variance))
+    }
+
+    fn op_channel_affine_conv2d(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        conv_weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self> {
+        let (x, node_x) = x.into_parts();
+        let (scale, node_scale) = scale.into_parts();
+        let (shift, node_shift) = shift.into_parts();
+        let (conv_weight, node_conv) = conv_weight.into_parts();
+        let between = B::channel_affine(x.clone(), scale.clone(), shift.clone(), true);
+        let output = B::conv2d_forward(between, conv_weight.clone(), None, options);
+        match ChannelAffineConvBackward
+            .prepare::<C>([node_x, node_scale, node_shift, node_conv])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => prep.finish(([x, scale, shift], conv_weight, options), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

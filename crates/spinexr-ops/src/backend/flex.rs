@@ -211,6 +211,21 @@ impl Kernels for Flex {
         (y, tensor(mean, [planes.c]), tensor(variance, [planes.c]))
     }
 
+    fn norm_train_again(state: NormState<Self>) -> FlexTensor {
+        let NormState { x, weight, bias, mean, variance, eps, relu } = state;
+        if !f32_and_not_empty(&[&x, &weight, &bias, &mean, &variance]) {
+            let state = NormState { x, weight, bias, mean, variance, eps, relu };
+            return kernels::engine_norm_train_again::<Self>(state);
+        }
+        let planes = planes(&x);
+        let x = by_film(x);
+        let [weight, bias, mean, variance] = [weight, bias, mean, variance].map(dense);
+        let (scale, shift) =
+            norm::fold(values(&weight), values(&bias), values(&mean), values(&variance), eps);
+        // SAFETY: `affine` writes every plane.
+        unsafe { filled(x.shape(), |out| norm::affine(planes, films(&x), &scale, &shift, relu, out)) }
+    }
+
     fn norm_train_backward(state: NormState<Self>, grad: FlexTensor) -> (FlexTensor, FlexTensor, FlexTensor) {
         let NormState { x, weight, bias, mean, variance, eps, relu } = state;
         if !f32_and_not_empty(&[&x, &weight, &bias, &mean, &variance, &grad]) {

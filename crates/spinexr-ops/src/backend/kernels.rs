@@ -64,6 +64,11 @@ pub trait Kernels: Backend {
         engine_norm_train::<Self>(x, weight, bias, eps, relu)
     }
 
+    /// The output of [`Kernels::norm_train`] once more, from its statistics: the same bits.
+    fn norm_train_again(state: NormState<Self>) -> FloatTensor<Self> {
+        engine_norm_train_again::<Self>(state)
+    }
+
     /// Gradients of [`Kernels::norm_train`] for `x`, `weight` and `bias`.
     fn norm_train_backward(
         state: NormState<Self>,
@@ -286,6 +291,12 @@ pub(super) fn engine_norm_train<B: Backend>(
     let result = B::batch_norm_train(x, weight, bias, eps);
     let output = if relu { B::relu(result.output) } else { result.output };
     (output, result.mean, result.variance)
+}
+
+pub(super) fn engine_norm_train_again<B: Backend>(state: NormState<B>) -> FloatTensor<B> {
+    let NormState { x, weight, bias, mean, variance, eps, relu } = state;
+    let output = B::batch_norm(x, weight, bias, mean, variance, eps);
+    if relu { B::relu(output) } else { output }
 }
 
 pub(super) fn engine_norm_train_backward<B: Backend>(

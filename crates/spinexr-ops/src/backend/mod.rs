@@ -59,6 +59,27 @@ pub trait FilmOps: Backend {
         relu: bool,
     ) -> FloatTensor<Self>;
 
+    /// [`FilmOps::op_norm_train`] with ReLU, then a convolution without bias; the backward step makes the map
+    /// between them again.
+    fn op_norm_train_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        eps: f64,
+        conv_weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// [`FilmOps::op_channel_affine`] with ReLU, then a convolution without bias; the backward step makes the map
+    /// between them again.
+    fn op_channel_affine_conv2d(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        shift: FloatTensor<Self>,
+        conv_weight: FloatTensor<Self>,
+        options: Conv2dOptions,
+    ) -> FloatTensor<Self>;
+
     /// `max(x, 0)`.
     fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
@@ -132,6 +153,28 @@ macro_rules! film_ops_by_kernels {
                 relu: bool,
             ) -> FloatTensor<Self> {
                 Self::channel_affine(x, scale, shift, relu)
+            }
+
+            fn op_norm_train_conv2d(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                bias: FloatTensor<Self>,
+                eps: f64,
+                conv_weight: FloatTensor<Self>,
+                options: Conv2dOptions,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                let (between, mean, variance) = Self::norm_train(x, weight, bias, eps, true);
+                (Self::conv2d_forward(between, conv_weight, None, options), mean, variance)
+            }
+
+            fn op_channel_affine_conv2d(
+                x: FloatTensor<Self>,
+                scale: FloatTensor<Self>,
+                shift: FloatTensor<Self>,
+                conv_weight: FloatTensor<Self>,
+                options: Conv2dOptions,
+            ) -> FloatTensor<Self> {
+                Self::conv2d_forward(Self::channel_affine(x, scale, shift, true), conv_weight, None, options)
             }
 
             fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
