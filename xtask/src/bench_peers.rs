@@ -4,7 +4,7 @@
 //! case whose two sides computed different things is an error, not a figure. A ratio of medians from one run holds
 //! better than the times do, since both sides meet the same machine.
 
-mod python;
+pub mod python;
 mod ratios;
 
 use anyhow::{Context, Result, bail};

@@ -41,6 +41,8 @@ pub struct Batch {
     pub film_sizes_px: Vec<(u32, u32)>,
     /// `[N]` height and width of the part of the input that the film covers, px.
     pub content_px: Vec<(usize, usize)>,
+    /// Seed of what a loss draws at random: a hash of the order's seed and the step.
+    pub draw: u64,
 }
 
 /// What a [`Loader`] is made of.
@@ -162,8 +164,9 @@ pub(crate) fn make_batch(
         maps: Vec::with_capacity(n),
         film_sizes_px: Vec::with_capacity(n),
         content_px: Vec::with_capacity(n),
+        draw: scatter2(scatter2(seed, 0x10_55D4), step),
     };
-    // The order of films and the changes to them must not share random numbers.
+    // The order of films, the changes to them and what a loss draws must not share random numbers.
     let change_seed = scatter2(seed, 0xA06_3E47);
     for &(film, position) in items {
         catch_unwind(AssertUnwindSafe(|| {

@@ -122,6 +122,7 @@ fn a_panic_in_a_worker_becomes_an_error_and_the_next_step_follows() {
             maps: vec![],
             film_sizes_px: vec![],
             content_px: vec![],
+            draw: 0,
         })
     };
     let mut batches = Prefetcher::start(Arc::new(make), 0, 3, 2, 2).unwrap();

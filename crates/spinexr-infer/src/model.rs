@@ -7,10 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::{BoxXyxy, Detection, Finding};
 use spinexr_data::PreparedFilm;
 use spinexr_models::weights::{self, StateDict, Strictness};
-use spinexr_models::{
-    DenseNet, DenseNetConfig, DenseNetInference, RetinaNet, RetinaNetConfig, RetinaNetInference,
-    RetinaNetOutput,
-};
+use spinexr_models::{DenseNet, DenseNetConfig, DenseNetInference, Detect, DetectorConfig, NotFinite};
 
 /// A model, ready to run.
 #[derive(Debug)]
@@ -22,7 +19,7 @@ pub struct LoadedModel {
 #[derive(Debug)]
 enum Network {
     Classifier(Classifier),
-    Detector { network: Detector, findings: Vec<Finding> },
+    Detector { network: Box<dyn Detect + Send + Sync>, findings: Vec<Finding> },
 }
 
 /// A classifier where it runs: prepared on the CPU, as the engine's module elsewhere.
@@ -30,13 +27,6 @@ enum Network {
 enum Classifier {
     Prepared(Box<DenseNetInference>),
     Module(Box<DenseNet>),
-}
-
-/// A detector where it runs, as [`Classifier`].
-#[derive(Debug)]
-enum Detector {
-    Prepared(Box<RetinaNetInference>),
-    Module(Box<RetinaNet>),
 }
 
 impl Classifier {
@@ -55,22 +45,6 @@ impl Classifier {
     }
 }
 
-impl Detector {
-    fn new(network: RetinaNet, device: &Device) -> Self {
-        match *device == Device::flex() {
-            true => Self::Prepared(Box::new(RetinaNetInference::new(&network))),
-            false => Self::Module(Box::new(network)),
-        }
-    }
-
-    fn forward(&self, images: Tensor<4>) -> RetinaNetOutput {
-        match self {
-            Self::Prepared(network) => network.forward(images),
-            Self::Module(network) => network.forward(images),
-        }
-    }
-}
-
 /// What a model says of one film.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelOutput {
@@ -79,10 +53,6 @@ pub enum ModelOutput {
     /// Boxes of a detector, in film px, clipped to the film, best score first.
     Boxes(Vec<Detection>),
 }
-
-/// Why a film got no output: what was not finite, `logits` or `box deltas`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NotFinite(pub(crate) &'static str);
 
 /// All models of a bundle, in its order.
 ///
@@ -140,16 +110,14 @@ impl LoadedModel {
 
     fn detector(
         spec: &ModelSpec,
-        config: RetinaNetConfig,
+        config: DetectorConfig,
         state: &StateDict,
         device: &Device,
     ) -> Result<Network, InferError> {
         let findings = spec.findings()?;
-        let mut config = config.with_num_classes(findings.len());
-        config.backbone.in_channels = spec.in_channels;
-        let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
-            .map_err(|e| wrong_weights(spec, &e))?;
-        Ok(Network::Detector { network: Detector::new(network, device), findings })
+        let config = config.with_num_classes(findings.len()).with_in_channels(spec.in_channels);
+        let network = config.load(state, device).map_err(|e| wrong_weights(spec, &e))?;
+        Ok(Network::Detector { network, findings })
     }
 
     /// What the bundle says of the model.
@@ -184,30 +152,20 @@ impl LoadedModel {
                     .collect()
             }
             Network::Detector { network, findings } => {
-                let output = network.forward(images);
-                // The sum over a film is finite only if every term is.
-                let logits_finite = all_finite(output.class_logits.clone());
-                let deltas_finite = all_finite(output.box_deltas.clone());
                 let detect = self.spec.detect.expect("checked with the manifest");
                 let sizes: Vec<(f32, f32)> = films
                     .iter()
                     .map(|film| film.content_px())
                     .map(|(height, width)| (height as f32, width as f32))
                     .collect();
-                let raw = output.detect(&sizes, &detect);
-                raw.into_iter()
-                    .zip(films)
-                    .zip(logits_finite.into_iter().zip(deltas_finite))
-                    .map(|((raw, film), finite)| match finite {
-                        (false, _) => Err(NotFinite("logits")),
-                        (_, false) => Err(NotFinite("box deltas")),
-                        (true, true) => {
-                            let boxes = raw.iter().filter_map(|r| {
-                                let xyxy = box_on_film(&r.xyxy, film)?;
-                                Some(Detection { label: *findings.get(r.class)?, score: r.score, xyxy })
-                            });
-                            Ok(ModelOutput::Boxes(boxes.collect()))
-                        }
+                let found = network.detect(images, &sizes, &detect).into_iter().zip(films);
+                found
+                    .map(|(raw, film)| {
+                        let boxes = raw?.into_iter().filter_map(|r| {
+                            let xyxy = box_on_film(&r.xyxy, film)?;
+                            Some(Detection { label: *findings.get(r.class)?, score: r.score, xyxy })
+                        });
+                        Ok(ModelOutput::Boxes(boxes.collect()))
                     })
                     .collect()
             }
@@ -230,14 +188,6 @@ fn images(films: &[&PreparedFilm], device: &Device) -> Tensor<4> {
         pixels.extend(film.to_unit());
     }
     Tensor::from_data(TensorData::new(pixels, [films.len(), 1, height, width]), device)
-}
-
-/// Whether all values of each film are finite. `x`: `[N, A, K]`.
-fn all_finite(x: Tensor<3>) -> Vec<bool> {
-    let [n, a, k] = x.dims();
-    // 0 · x is 0 for a finite x and NaN otherwise, so no sum of large values can overflow.
-    let marks = x.reshape([n, a * k]).mul_scalar(0.0).sum_dim(1); // [N, 1]
-    values(marks).into_iter().map(f32::is_finite).collect()
 }
 
 /// The values of `[N, 1]`.
@@ -286,13 +236,5 @@ mod tests {
         assert_eq!(found, BoxXyxy::new(80.0, 160.0, 400.0, 480.0));
         assert_eq!(box_on_film(&BoxXyxy::new(10.0, 130.0, 50.0, 160.0), &film), None);
         assert_eq!(box_on_film(&BoxXyxy::new(f32::NAN, 1.0, 50.0, 60.0), &film), None);
-    }
-
-    #[test]
-    fn one_nan_marks_its_film_alone() {
-        let mut raw = vec![1e30f32; 2 * 3 * 4];
-        raw[12 + 5] = f32::NAN;
-        let x = Tensor::<3>::from_data(TensorData::new(raw, [2, 3, 4]), &Device::flex());
-        assert_eq!(all_finite(x), [true, false]);
     }
 }

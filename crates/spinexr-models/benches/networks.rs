@@ -5,8 +5,9 @@ use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, black_box};
 use spinexr_models::losses::bce_with_logits;
-use spinexr_models::retinanet::{DetectConfig, Target};
-use spinexr_models::{Architecture, DenseNetInference, RetinaNetInference};
+use spinexr_models::{
+    Architecture, DenseNetInference, Detect, DetectConfig, RetinaNetConfig, RetinaNetInference, Target,
+};
 
 const FILMS: usize = 8;
 /// Height and width, px.
@@ -76,7 +77,7 @@ fn boxes() -> Vec<Vec<Target>> {
 #[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
 fn detector_training_step(bencher: Bencher, size: (usize, usize)) {
     let device = Device::flex().autodiff();
-    let model = Architecture::RetinanetMini.build_detector(7, 0, &device).expect("a detector");
+    let model = RetinaNetConfig::mini().init(&device);
     let (x, targets) = (images(FILMS, size, &device), boxes());
     bencher.bench_local(|| {
         let loss = model.loss(&model.forward(x.clone()), &targets).total();
@@ -87,12 +88,11 @@ fn detector_training_step(bencher: Bencher, size: (usize, usize)) {
 #[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
 fn detector_inference(bencher: Bencher, size: (usize, usize)) {
     let device = Device::flex();
-    let model = Architecture::RetinanetMini.build_detector(7, 0, &device).expect("a detector").valid();
+    let model = RetinaNetConfig::mini().init(&device).valid();
     let x = images(FILMS, size, &device);
     let sizes = [(size.0 as f32, size.1 as f32); FILMS];
     bencher.bench_local(|| {
-        let output = model.forward(x.clone());
-        black_box(model.detect(&output, &sizes, &DetectConfig::RETINANET));
+        black_box(model.detect(x.clone(), &sizes, &DetectConfig::RETINANET));
     });
 }
 
@@ -100,11 +100,9 @@ fn detector_inference(bencher: Bencher, size: (usize, usize)) {
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn retinanet_resnet50_inference(bencher: Bencher) {
     let device = Device::flex();
-    let model = Architecture::RetinanetResnet50.build_detector(7, 0, &device).expect("a detector").valid();
+    let model = RetinaNetConfig::resnet50().init(&device).valid();
     let model = RetinaNetInference::new(&model);
     device.seed(1);
     let x = Tensor::random([1, 3, 800, 1216], Distribution::Normal(0.0, 1.0), &device);
-    bencher.bench_local(|| {
-        black_box(model.forward(x.clone()).detect(&[(800.0, 1216.0)], &DetectConfig::RETINANET))
-    });
+    bencher.bench_local(|| black_box(model.detect(x.clone(), &[(800.0, 1216.0)], &DetectConfig::RETINANET)));
 }

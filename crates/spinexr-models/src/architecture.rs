@@ -4,8 +4,9 @@ use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
 use crate::densenet::{DenseNet, DenseNetConfig};
+use crate::detector::DetectorConfig;
 use crate::normalisation::Normalisation;
-use crate::retinanet::{RetinaNet, RetinaNetConfig};
+use crate::retinanet::RetinaNetConfig;
 
 /// What a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl Architecture {
     pub fn in_channels(self) -> usize {
         match (self.classifier_config(), self.detector_config()) {
             (Some(config), _) => config.in_channels,
-            (_, Some(config)) => config.backbone.in_channels,
+            (_, Some(config)) => config.in_channels(),
             (None, None) => unreachable!("a network is a classifier or a detector"),
         }
     }
@@ -120,12 +121,16 @@ impl Architecture {
     }
 
     /// The measures of a detector, `None` for a classifier.
-    pub fn detector_config(self) -> Option<RetinaNetConfig> {
+    pub fn detector_config(self) -> Option<DetectorConfig> {
         match self {
-            Self::RetinanetResnet18 => Some(RetinaNetConfig::resnet18()),
-            Self::RetinanetResnet50 => Some(RetinaNetConfig::resnet50()),
-            Self::RetinanetMini => Some(RetinaNetConfig::mini()),
-            _ => None,
+            Self::RetinanetResnet18 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet18())),
+            Self::RetinanetResnet50 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet50())),
+            Self::RetinanetMini => Some(DetectorConfig::RetinaNet(RetinaNetConfig::mini())),
+            Self::Densenet121
+            | Self::Densenet169
+            | Self::Densenet201
+            | Self::DensenetMiniA
+            | Self::DensenetMiniB => None,
         }
     }
 
@@ -142,21 +147,6 @@ impl Architecture {
         let config = self
             .classifier_config()
             .ok_or(WrongTask { architecture: self, expected: Task::Classification })?;
-        Ok(config.with_num_classes(num_classes).init_seeded(seed, device))
-    }
-
-    /// A detector with weights drawn from `seed`.
-    ///
-    /// # Errors
-    /// [`WrongTask`] for a classifier.
-    pub fn build_detector(
-        self,
-        num_classes: usize,
-        seed: u64,
-        device: &Device,
-    ) -> Result<RetinaNet, WrongTask> {
-        let config =
-            self.detector_config().ok_or(WrongTask { architecture: self, expected: Task::Detection })?;
         Ok(config.with_num_classes(num_classes).init_seeded(seed, device))
     }
 }

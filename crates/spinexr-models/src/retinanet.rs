@@ -17,10 +17,9 @@ use crate::fpn::{self, ExtraLevels, Fpn, FpnConfig};
 use crate::init::{Draw, initialise};
 use crate::matcher::MatcherConfig;
 use crate::resnet::{self, NormMode, ResNet, ResNetConfig};
-pub use crate::retinanet_detect::{DetectConfig, RawDetection};
 use crate::retinanet_head::HeadConfig;
 pub use crate::retinanet_head::{Head, HeadNorm};
-pub use crate::retinanet_loss::{LossConfig, RegressionLoss, RetinaNetLoss, Target};
+pub use crate::retinanet_loss::{LossConfig, RegressionLoss, RetinaNetLoss};
 
 /// The measures of a RetinaNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,74 +3,54 @@
 //! Reference: `torchvision.models.detection.retinanet.RetinaNet.postprocess_detections`. Runs on the host,
 //! one film a thread.
 
+use burn::tensor::Tensor;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 use spinexr_core::nms::class_wise_nms;
 
 use crate::anchors::Anchors;
 use crate::box_coder::BoxCoder;
+use crate::detector::{Detect, DetectConfig, NotFinite, RawDetection};
 use crate::retinanet::{RetinaNet, RetinaNetOutput};
+use crate::retinanet_inference::RetinaNetInference;
 
-/// Which candidates become detections.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DetectConfig {
-    /// A score must be greater than this.
-    pub score_threshold: f32,
-    /// Candidates (anchor and class) kept of each level.
-    pub top_k_per_level: usize,
-    /// Of two boxes of a class that overlap by more than this, the weaker goes.
-    pub nms_iou: f32,
-    /// Detections kept of an image.
-    pub max_detections: usize,
-}
-
-impl DetectConfig {
-    /// torchvision's: 0.05, 1000, 0.5, 300.
-    pub const RETINANET: Self =
-        Self { score_threshold: 0.05, top_k_per_level: 1000, nms_iou: 0.5, max_detections: 300 };
-}
-
-/// A box the network proposes.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RawDetection {
-    /// From 0.
-    pub class: usize,
-    /// Of the class.
-    pub logit: f32,
-    /// Sigmoid of the logit.
-    pub score: f32,
-    /// Input pixels, inside the image.
-    pub xyxy: BoxXyxy,
-}
-
-impl RetinaNet {
-    /// As [`RetinaNetOutput::detect`].
-    ///
-    /// # Panics
-    /// When there is not one size for each image.
-    pub fn detect(
+impl Detect for RetinaNet {
+    fn detect(
         &self,
-        output: &RetinaNetOutput,
-        input_sizes: &[(f32, f32)],
+        images: Tensor<4>,
+        content_px: &[(f32, f32)],
         config: &DetectConfig,
-    ) -> Vec<Vec<RawDetection>> {
-        output.detect(input_sizes, config)
+    ) -> Vec<Result<Vec<RawDetection>, NotFinite>> {
+        self.forward(images).detect(content_px, config)
+    }
+}
+
+impl Detect for RetinaNetInference {
+    fn detect(
+        &self,
+        images: Tensor<4>,
+        content_px: &[(f32, f32)],
+        config: &DetectConfig,
+    ) -> Vec<Result<Vec<RawDetection>, NotFinite>> {
+        self.forward(images).detect(content_px, config)
     }
 }
 
 impl RetinaNetOutput {
-    /// The detections of each image, best first.
+    /// The detections of each image, best first; [`NotFinite`] for an image with a NaN or an infinity.
     ///
     /// `input_sizes`: height and width of each image in input pixels, without padding; boxes are clipped to it.
     ///
     /// # Panics
     /// When there is not one size for each image.
-    pub fn detect(&self, input_sizes: &[(f32, f32)], config: &DetectConfig) -> Vec<Vec<RawDetection>> {
+    pub fn detect(
+        &self,
+        input_sizes: &[(f32, f32)],
+        config: &DetectConfig,
+    ) -> Vec<Result<Vec<RawDetection>, NotFinite>> {
         let [n, a, k] = self.class_logits.dims();
         assert_eq!(input_sizes.len(), n, "one size for each of {n} images");
-        let read = |tensor: burn::tensor::Tensor<3>| {
+        let read = |tensor: Tensor<3>| {
             tensor
                 .try_into_vec_as::<f32>()
                 .expect("the network's output is a float tensor that can be read back")
@@ -78,15 +58,26 @@ impl RetinaNetOutput {
         let logits = read(self.class_logits.clone());
         let deltas = read(self.box_deltas.clone());
         if a == 0 || k == 0 {
-            return vec![Vec::new(); n];
+            return vec![Ok(Vec::new()); n];
         }
         logits
             .par_chunks(a * k)
             .zip(deltas.par_chunks(a * 4))
             .zip(input_sizes)
-            .map(|((logits, deltas), &size)| detect_one(logits, deltas, k, &self.anchors, size, config))
+            .map(|((logits, deltas), &size)| {
+                finite(logits, "class logits")?;
+                finite(deltas, "box offsets")?;
+                Ok(detect_one(logits, deltas, k, &self.anchors, size, config))
+            })
             .collect()
     }
+}
+
+/// `what` if a value is a NaN or an infinity.
+pub(crate) fn finite(values: &[f32], what: &'static str) -> Result<(), NotFinite> {
+    // 0 · x is 0 for a finite x and NaN otherwise; a sum of them takes every lane of a register.
+    let marks: f32 = values.iter().map(|v| v * 0.0).sum();
+    if marks == 0.0 { Ok(()) } else { Err(NotFinite(what)) }
 }
 
 fn detect_one(
@@ -194,5 +185,31 @@ mod tests {
         assert_eq!(above(&[-200.0, f32::NAN], -1.0).len(), 1);
         assert!(above(&[-20.0, 0.0, 90.0], 1.0).is_empty());
         assert!(above(&[-20.0, 0.0, 90.0], 2.0).is_empty());
+    }
+
+    #[test]
+    fn one_nan_marks_its_image_alone() {
+        let device = burn::tensor::Device::flex();
+        let tensor = |values: Vec<f32>, k: usize| {
+            Tensor::<3>::from_data(burn::tensor::TensorData::new(values, [2, 4, k]), &device)
+        };
+        // Values whose sum would overflow are fine.
+        let mut logits = vec![f32::MAX; 8];
+        logits[6] = f32::NAN;
+        let mut output = RetinaNetOutput {
+            class_logits: tensor(logits, 1),
+            box_deltas: tensor(vec![0.0; 32], 4),
+            anchors: anchors(),
+        };
+        let found = output.detect(&[(20.0, 200.0); 2], &ALL);
+        assert!(found[0].is_ok());
+        assert_eq!(found[1], Err(NotFinite("class logits")));
+
+        let mut deltas = vec![0.0; 32];
+        deltas[3] = f32::INFINITY;
+        (output.class_logits, output.box_deltas) = (tensor(vec![1.0; 8], 1), tensor(deltas, 4));
+        let found = output.detect(&[(20.0, 200.0); 2], &ALL);
+        assert_eq!(found[0], Err(NotFinite("box offsets")));
+        assert!(found[1].is_ok());
     }
 }

@@ -4,24 +4,16 @@
 //! Reference: `torchvision.models.detection.retinanet` (`RetinaNetClassificationHead.compute_loss`,
 //! `RetinaNetRegressionHead.compute_loss`). Matching runs on the host, one film a thread.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 
 use crate::box_coder::BoxCoder;
+use crate::detector::{Detector, DetectorConfig, Target};
 use crate::losses::{focal_terms, smooth_l1_loss};
 use crate::matcher::Match;
-use crate::retinanet::{RetinaNet, RetinaNetOutput};
-
-/// A true box of an image.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Target {
-    /// From 0, background not counted.
-    pub class: usize,
-    /// `x1, y1, x2, y2` in input pixels.
-    pub xyxy: [f32; 4],
-}
+use crate::retinanet::{RetinaNet, RetinaNetConfig, RetinaNetOutput};
 
 /// The loss of the offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -79,6 +71,30 @@ struct Assigned {
     weight: Vec<f32>,
     /// Foreground anchors with their offsets.
     foreground: Vec<(usize, [f32; 4])>,
+}
+
+impl Detector for RetinaNet {
+    type Config = RetinaNetConfig;
+
+    fn config_of(config: &DetectorConfig) -> Option<&RetinaNetConfig> {
+        let DetectorConfig::RetinaNet(config) = config;
+        Some(config)
+    }
+
+    fn init_seeded(config: &RetinaNetConfig, seed: u64, device: &Device) -> Self {
+        config.init_seeded(seed, device)
+    }
+
+    fn losses(
+        &self,
+        images: Tensor<4>,
+        _content_px: &[(f32, f32)],
+        targets: &[Vec<Target>],
+        _draw: u64,
+    ) -> Vec<(&'static str, Tensor<1>)> {
+        let loss = self.loss(&self.forward(images), targets);
+        vec![("classification", loss.classification), ("regression", loss.regression)]
+    }
 }
 
 impl RetinaNet {

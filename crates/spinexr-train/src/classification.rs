@@ -12,7 +12,7 @@ use spinexr_core::{FilmAnnotation, Finding};
 use spinexr_data::{Batch, FixedBatches};
 use spinexr_eval::{LabelledScores, roc};
 use spinexr_models::weights::{self, StateDict, Strictness};
-use spinexr_models::{DenseNet, Normalisation, losses};
+use spinexr_models::{DenseNet, losses};
 use std::collections::BTreeMap;
 
 /// Of the findings' focal loss, as RetinaNet has them (arXiv 1708.02002): most places show nothing.
@@ -76,7 +76,7 @@ impl Task for Classification {
 
     fn evaluate(
         model: &DenseNet,
-        normalisation: &Normalisation,
+        config: &ModelConfig,
         batches: FixedBatches,
         _films: &[FilmAnnotation],
         device: &Device,
@@ -84,7 +84,7 @@ impl Task for Classification {
         let (mut logits, mut abnormal) = (Vec::new(), Vec::new());
         for batch in batches {
             let batch = batch?;
-            let out = model.forward(normalisation.apply(images(&batch, device))); // [N, 1 + K]
+            let out = model.forward(config.normalisation.apply(images(&batch, device))); // [N, 1 + K]
             let outputs = out.dims()[1];
             logits.extend(out.into_data().iter::<f32>().step_by(outputs).map(f64::from));
             abnormal.extend_from_slice(&batch.abnormal);
@@ -157,6 +157,7 @@ mod tests {
             maps: vec![],
             film_sizes_px: vec![(96, 64); n],
             content_px: vec![(96, 64); n],
+            draw: 0,
         }
     }
 

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use spinexr_core::Finding;
 use spinexr_data::{AugmentConfig, InputSize, SamplerConfig};
 use spinexr_dicom::Policy;
-use spinexr_models::{Architecture, DenseNetConfig, Normalisation, RetinaNetConfig};
+use spinexr_models::resnet::NormMode;
+use spinexr_models::{Architecture, DenseNetConfig, DetectorConfig, Normalisation};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -95,6 +96,10 @@ pub struct ModelConfig {
     /// the paper's head has not).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_relu: Option<bool>,
+    /// Whether the norms of a detector's backbone take part in training; absent for the architecture's own habit
+    /// (the published ones are frozen, which needs pretrained weights).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub norms: Option<NormMode>,
     /// Weight in a classifier's loss of seven more outputs that say, for each place of the last map, which
     /// findings are there. They teach the features what to look for and are left out of the weights that are
     /// kept. Absent for none, as in the paper.
@@ -158,10 +163,13 @@ impl ModelConfig {
     }
 
     /// The detector's measures, one class a finding; `None` for a classifier.
-    pub fn retinanet(&self) -> Option<RetinaNetConfig> {
-        let mut net = self.architecture.detector_config()?.with_num_classes(Finding::COUNT);
-        net.backbone.in_channels = self.in_channels;
-        Some(net)
+    pub fn detector(&self) -> Option<DetectorConfig> {
+        let net = self.architecture.detector_config()?;
+        let net = net.with_num_classes(Finding::COUNT).with_in_channels(self.in_channels);
+        Some(match self.norms {
+            Some(norms) => net.with_norms(norms),
+            None => net,
+        })
     }
 }
 
@@ -293,6 +301,8 @@ impl Experiment {
         check(applies, "model.final_relu", "a DenseNet beside it", model.architecture)?;
         let applies = model.finding_loss.is_none() || model.densenet().is_some();
         check(applies, "model.finding_loss", "a DenseNet beside it", model.architecture)?;
+        let applies = model.norms.is_none() || model.detector().is_some();
+        check(applies, "model.norms", "a detector beside it", model.architecture)?;
         let weight = model.finding_loss.unwrap_or(1.0);
         check(weight > 0.0 && weight.is_finite(), "model.finding_loss", "a number above 0", weight)?;
 

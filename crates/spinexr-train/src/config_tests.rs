@@ -16,7 +16,7 @@ fn message(text: &str, sets: &[&str]) -> String {
 fn all_shipped_experiments_parse_and_survive_resolution() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
     let (mut seen, mut hold_outs) = (0, BTreeMap::new());
-    for folder in ["paper", "improved", "demo"] {
+    for folder in ["paper", "improved", "demo", "spine_films"] {
         for entry in std::fs::read_dir(configs.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let experiment = Experiment::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
@@ -44,7 +44,7 @@ fn the_papers_recipe() {
     assert_eq!(e.schedule.decay, Decay::Steps { milestones: vec![5000, 7500], factor: 0.1 });
     assert!(!e.model.densenet().unwrap().final_relu, "the paper's head has no ReLU");
     assert_eq!(e.model.densenet().unwrap().num_classes, 1);
-    assert!(e.model.retinanet().is_none());
+    assert!(e.model.detector().is_none());
 }
 
 #[test]
@@ -157,6 +157,21 @@ fn findings_teach_classifiers_only() {
     let detector = ["model.architecture=retinanet_mini", "model.finding_loss=2"];
     let text = message(&PAPER.replace("final_relu = false", ""), &detector);
     assert!(text.starts_with("model.finding_loss: expected a DenseNet beside it"), "{text}");
+}
+
+#[test]
+fn norms_are_live_or_frozen_in_detectors_only() {
+    use spinexr_models::DetectorConfig;
+    use spinexr_models::resnet::NormMode;
+    let text = PAPER.replace("final_relu = false", "");
+    let norms = |sets: &[&str]| match parse(&text, sets).unwrap().model.detector() {
+        Some(DetectorConfig::RetinaNet(config)) => config.backbone.norm,
+        _ => panic!("a RetinaNet"),
+    };
+    assert_eq!(norms(&["model.architecture=retinanet_resnet18"]), NormMode::Frozen);
+    assert_eq!(norms(&["model.architecture=retinanet_resnet18", "model.norms=live"]), NormMode::Live);
+    let text = message(PAPER, &["model.norms=live"]);
+    assert!(text.starts_with("model.norms: expected a detector beside it"), "{text}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Boxes of findings: focal and box losses, mAP@0.5 in film pixels on the validation films.
+//! Boxes of findings: a detector's own losses, mAP@0.5 in film pixels on the validation films.
 
 use crate::config::ModelConfig;
 use crate::engine::{Task, images};
@@ -7,40 +7,39 @@ use burn::tensor::{Device, Tensor};
 use spinexr_core::{BoxXyxy, FilmAnnotation, Finding};
 use spinexr_data::{Batch, FixedBatches};
 use spinexr_eval::coco::{self, BoxSet, DetectedBox, Protocol, TruthBox};
-use spinexr_models::{DetectConfig, Normalisation, RetinaNet, Target};
+use spinexr_models::{Detector, Target};
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
-/// Training a detector.
-pub(crate) struct Detection;
+/// Training a detector of one family.
+pub(crate) struct Detection<D>(PhantomData<D>);
 
-impl Task for Detection {
-    type Model = RetinaNet;
+impl<D: Detector> Task for Detection<D> {
+    type Model = D;
 
     const METRIC: &'static str = "map50";
 
-    fn init(config: &ModelConfig, seed: u64, device: &Device) -> Option<RetinaNet> {
-        Some(config.retinanet()?.init_seeded(seed, device))
+    fn init(config: &ModelConfig, seed: u64, device: &Device) -> Option<D> {
+        Some(D::init_seeded(D::config_of(&config.detector()?)?, seed, device))
     }
 
     fn loss(
-        model: &RetinaNet,
+        model: &D,
         _config: &ModelConfig,
         images: Tensor<4>,
         batch: &Batch,
     ) -> Vec<(&'static str, Tensor<1>)> {
-        let output = model.forward(images);
         let targets: Vec<Vec<Target>> = batch
             .boxes
             .iter()
             .map(|boxes| boxes.iter().map(|b| Target { class: b.class, xyxy: b.xyxy.into() }).collect())
             .collect();
-        let loss = model.loss(&output, &targets);
-        vec![("classification", loss.classification), ("regression", loss.regression)]
+        model.losses(images, &content_px(batch), &targets, batch.draw)
     }
 
     fn evaluate(
-        model: &RetinaNet,
-        normalisation: &Normalisation,
+        model: &D,
+        config: &ModelConfig,
         batches: FixedBatches,
         films: &[FilmAnnotation],
         device: &Device,
@@ -52,15 +51,14 @@ impl Task for Detection {
                 TruthBox { image, class: b.label.index(), xywh, area: xywh[2] * xywh[3], crowd: false }
             }));
         }
+        let detect = config.detector().expect("a detector is trained").detect_config();
         let mut image = 0;
         for batch in batches {
             let batch = batch?;
-            let output = model.forward(normalisation.apply(images(&batch, device)));
-            let sizes: Vec<(f32, f32)> =
-                batch.content_px.iter().map(|&(h, w)| (h as f32, w as f32)).collect();
-            for (i, detections) in
-                model.detect(&output, &sizes, &DetectConfig::RETINANET).into_iter().enumerate()
-            {
+            let input = config.normalisation.apply(images(&batch, device));
+            for (i, detections) in model.detect(input, &content_px(&batch), &detect).into_iter().enumerate() {
+                // Weights that give no numbers find nothing.
+                let detections = detections.unwrap_or_default();
                 boxes.detections.extend(detections.iter().filter(|d| d.score.is_finite()).map(|d| {
                     DetectedBox {
                         image,
@@ -79,6 +77,11 @@ impl Task for Detection {
         }
         Ok(metrics)
     }
+}
+
+/// Height and width of each image without padding, input px.
+fn content_px(batch: &Batch) -> Vec<(f32, f32)> {
+    batch.content_px.iter().map(|&(height, width)| (height as f32, width as f32)).collect()
 }
 
 fn xywh(b: &BoxXyxy) -> [f64; 4] {

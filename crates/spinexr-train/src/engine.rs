@@ -19,7 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::FilmAnnotation;
 use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
-use spinexr_models::{Normalisation, Task as TaskKind};
+use spinexr_models::{DetectorConfig, RetinaNet};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -114,7 +114,7 @@ pub(crate) trait Task {
     /// Figures on the validation films, the deciding one among them.
     fn evaluate(
         model: &Self::Model,
-        normalisation: &Normalisation,
+        config: &ModelConfig,
         batches: FixedBatches,
         films: &[FilmAnnotation],
         device: &Device,
@@ -134,9 +134,9 @@ pub fn train(
     experiment.validate()?;
     // An update is hundreds of short parallel operations. The loop runs on a worker of the pool, which takes
     // its share of each; from outside, every operation would put this thread to sleep and wake it again.
-    rayon::scope(|_| match experiment.model.architecture.task() {
-        TaskKind::Classification => Session::<Classification>::run(experiment, data, options),
-        TaskKind::Detection => Session::<Detection>::run(experiment, data, options),
+    rayon::scope(|_| match experiment.model.architecture.detector_config() {
+        None => Session::<Classification>::run(experiment, data, options),
+        Some(DetectorConfig::RetinaNet(_)) => Session::<Detection<RetinaNet>>::run(experiment, data, options),
     })
 }
 

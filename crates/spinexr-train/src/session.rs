@@ -175,8 +175,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             PREFETCH,
         )?;
         let model = self.evaluated_model();
-        let normalisation = &self.experiment.model.normalisation;
-        let mut others = T::evaluate(&model, normalisation, batches, films, &self.device)?;
+        let mut others = T::evaluate(&model, &self.experiment.model, batches, films, &self.device)?;
         let metric = others.remove(T::METRIC).flatten();
         let evaluation = Evaluation { step: self.step, metric_name: T::METRIC.to_owned(), metric, others };
 

@@ -8,7 +8,7 @@ use spinexr_core::progress::Progress;
 use spinexr_infer::card::{CardFacts, CardMetric, card};
 use spinexr_infer::weights_file::Storage;
 use spinexr_infer::{Bundle, BundleInfo, BundleManifest, ModelSpec};
-use spinexr_models::{DetectConfig, Task};
+use spinexr_models::Task;
 use spinexr_train::{Event, Experiment, TrainData, TrainOptions, TrainOutcome, train};
 use std::path::Path;
 
@@ -103,7 +103,7 @@ pub fn bundle(experiment: &Experiment, outcome: &TrainOutcome, demonstration: bo
         hold_out: Some(outcome.hold_out.clone()),
         input: model.input,
         normalisation: model.normalisation.clone(),
-        detect: (task == Task::Detection).then_some(DetectConfig::RETINANET),
+        detect: model.detector().map(|config| config.detect_config()),
     };
     let info = BundleInfo {
         name: experiment.name.clone(),

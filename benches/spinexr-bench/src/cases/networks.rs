@@ -8,7 +8,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::weights::{Entry, Strictness, load_state_dict};
 use spinexr_models::{
-    DenseNet, DenseNetConfig, DenseNetInference, DetectConfig, Normalisation, RetinaNet, RetinaNetInference,
+    DenseNet, DenseNetConfig, DenseNetInference, Detect, DetectConfig, Normalisation, RetinaNet,
+    RetinaNetInference,
 };
 use std::path::Path;
 
@@ -61,16 +62,16 @@ pub fn densenet121_step(dir: &Path, plan: &Plan) -> Result<(Vec<f64>, f64)> {
 /// computed.
 pub fn retinanet_infer(dir: &Path, plan: &Plan) -> Result<(Vec<f64>, f64)> {
     let device = Device::flex();
-    let model = retinanet(dir, &device)?;
-    let prepared = RetinaNetInference::new(&model);
+    let model = RetinaNetInference::new(&retinanet(dir, &device)?);
     let image: Tensor<4> = tensor(&Images::read(dir)?.detector, &device);
     let [_, _, height, width] = image.dims();
     plan.measure(|| {
         let (seconds, boxes) = timed(|| {
-            let output = prepared.forward(Normalisation::imagenet().apply(image.clone()));
-            model.detect(&output, &[(height as f32, width as f32)], &DetectConfig::RETINANET)
+            let input = Normalisation::imagenet().apply(image.clone());
+            model.detect(input, &[(height as f32, width as f32)], &DetectConfig::RETINANET)
         });
-        Ok((seconds, boxes[0].iter().map(|b| f64::from(b.score)).sum()))
+        let boxes = boxes.into_iter().next().expect("one image")?;
+        Ok((seconds, boxes.iter().map(|b| f64::from(b.score)).sum()))
     })
 }
 

@@ -56,7 +56,7 @@ pub fn classifier(name: &str, architecture: Architecture, seed: u64) -> (ModelSp
 /// threshold.
 pub fn detector(name: &str, seed: u64) -> (ModelSpec, StateDict) {
     let architecture = Architecture::RetinanetMini;
-    let network = architecture.build_detector(7, seed, &Device::flex()).unwrap();
+    let weights = architecture.detector_config().unwrap().state_dict_seeded(seed);
     let spec = ModelSpec {
         name: name.to_owned(),
         architecture,
@@ -76,7 +76,7 @@ pub fn detector(name: &str, seed: u64) -> (ModelSpec, StateDict) {
             max_detections: 30,
         }),
     };
-    (spec, state_dict(&network))
+    (spec, weights)
 }
 
 pub fn bundle(models: Vec<(ModelSpec, StateDict)>, decision: Option<Decision>) -> Bundle {

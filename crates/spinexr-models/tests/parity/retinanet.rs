@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::BoxXyxy;
 use spinexr_models::RetinaNetInference;
-use spinexr_models::retinanet::{DetectConfig, RetinaNetConfig, RetinaNetOutput, Target};
+use spinexr_models::{DetectConfig, RetinaNetConfig, RetinaNetOutput, Target};
 
 use crate::case::Case;
 use crate::case::Gradient;
@@ -79,6 +79,7 @@ fn check_output(case: &Case, output: RetinaNetOutput) {
     };
     let found = output.detect(&[(128.0, 160.0); 2], &detect);
     for (tag, found) in ["a", "b"].iter().zip(found) {
+        let found = found.expect("finite outputs");
         let stored = |part: &str| case.stored_f32(&format!("detections_{tag}/{part}"));
         let (boxes, scores, labels) = (stored("boxes"), stored("scores"), stored("labels"));
         assert_eq!(found.len(), scores.len(), "detections of image {tag}");

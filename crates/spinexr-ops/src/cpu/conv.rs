@@ -8,10 +8,12 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
+use super::gemm::{Matrix, add_product};
 use super::geometry::{ConvShape, Layout, Shifts, Tile};
 use super::planes::{Finish, SharedOut, pack_source, pack_target, unpack_target};
 use super::product::{POSITION_STEP, PackedWeight, accumulate, accumulate_weight_grad};
 use super::simd::Isa;
+use super::winograd::{self, Taps, WinogradWeight};
 
 /// Packed source values of a tile (192 KiB), and its sums or output gradients (128 KiB): both fit a
 /// 512 KiB second-level cache beside the weights.
@@ -30,6 +32,12 @@ impl<'a> Films<'a> {
     /// `count` values of film `n` from `at`.
     pub(crate) fn part(&self, n: usize, at: usize, count: usize) -> &'a [f32] {
         &self.data[n * self.stride + at..][..count]
+    }
+
+    /// Planes `first..first + planes` of film `n`, a row each.
+    fn matrix(&self, n: usize, first: usize, planes: usize, pixels: usize) -> Matrix<'a> {
+        let values = self.part(n, first * pixels, planes * pixels);
+        Matrix { values, rows: planes, columns: pixels, stride: pixels }
     }
 }
 
@@ -55,6 +63,12 @@ pub(crate) fn forward(
     bias: Option<&[f32]>,
     out: &mut [MaybeUninit<f32>],
 ) {
+    let after = After { bias, ..After::default() };
+    if let Some(frame) = shape.winograd_forward() {
+        let weight = WinogradWeight::new(isa, shape.o, shape.i, weight, Taps::Forward);
+        let stride = shape.o * shape.output[0] * shape.output[1];
+        return winograd::forward(&weight, &frame, x, None, &after, SharedOut::new(out), stride);
+    }
     let shape = shape.flattened();
     let (i, o, taps) = (shape.i, shape.o, shape.kernel_taps());
     let shifts = shape.forward();
@@ -62,7 +76,6 @@ pub(crate) fn forward(
         .chunks_exact(o * i * taps)
         .map(|w| PackedWeight::new(isa, o, i * taps, |row, k| w[row * i * taps + k]))
         .collect();
-    let after = After { bias, ..After::default() };
     ShiftedSum { isa, shifts: &shifts, weights: &packed, n: shape.n, channels: i, before: None, after }.run(
         x,
         SharedOut::new(out),
@@ -78,6 +91,11 @@ pub(crate) fn input_grad(
     weight: &[f32],
     out: &mut [MaybeUninit<f32>],
 ) {
+    if let Some(frame) = shape.winograd_input_grad() {
+        let weight = WinogradWeight::new(isa, shape.o, shape.i, weight, Taps::InputGrad);
+        let stride = shape.i * shape.input[0] * shape.input[1];
+        return winograd::forward(&weight, &frame, dy, None, &After::default(), SharedOut::new(out), stride);
+    }
     let shape = shape.flattened();
     let (i, o, kernel) = (shape.i, shape.o, shape.kernel_taps());
     let phases = shape.input_grad();
@@ -244,16 +262,61 @@ fn channel_offsets(
     offsets.extend((0..channels).flat_map(|c| tap_offsets.iter().map(move |offset| c * channel + offset)));
 }
 
+/// Gradient for the weight: `dw` is `[groups * o, i, kh, kw]` and is overwritten.
+pub(crate) fn weight_grad(isa: Isa, shape: &ConvShape, x: Films<'_>, dy: Films<'_>, dw: &mut [f32]) {
+    if let Some(frame) = shape.winograd_forward() {
+        return winograd::weight_grad(isa, &frame, x, shape.i, dy, shape.o, dw);
+    }
+    let shape = shape.flattened();
+    if shape.is_product() {
+        return weight_grad_of_product(&shape, x, dy, dw);
+    }
+    weight_grad_by_shifts(isa, &shape, x, dy, dw);
+}
+
+/// Side of the blocks that a product's weight gradient is cut into, and the number of jobs aimed at.
+const BLOCK: usize = 128;
+const JOBS: usize = 8;
+
+/// Of a 1x1 convolution: `dw = Σ over films of dy xᵀ`, one matrix product for each film, group and block of `dw`.
+///
+/// Where there are few blocks the films are cut into runs, whose sums are added in order.
+fn weight_grad_of_product(shape: &ConvShape, x: Films<'_>, dy: Films<'_>, dw: &mut [f32]) {
+    let (i, o, pixels) = (shape.i, shape.o, shape.output[1]);
+    let (row_blocks, column_blocks) = (o.div_ceil(BLOCK), i.div_ceil(BLOCK));
+    let blocks = shape.groups * row_blocks * column_blocks;
+    let runs = JOBS.div_ceil(blocks.max(1)).clamp(1, shape.n.max(1));
+    let cut = |size: usize, parts: usize, part: usize| part * size / parts..(part + 1) * size / parts;
+    let job_sum = |job: usize| {
+        let (run, block) = (job / blocks, job % blocks);
+        let (group, block) = (block / (row_blocks * column_blocks), block % (row_blocks * column_blocks));
+        let rows = cut(o, row_blocks, block / column_blocks);
+        let columns = cut(i, column_blocks, block % column_blocks);
+        let mut sum = vec![0.0; rows.len() * columns.len()];
+        for film in cut(shape.n, runs, run) {
+            let of_dy = dy.matrix(film, group * o + rows.start, rows.len(), pixels);
+            let of_x = x.matrix(film, group * i + columns.start, columns.len(), pixels);
+            add_product(of_dy, of_x, &mut sum, columns.len());
+        }
+        (group * o + rows.start, columns, sum)
+    };
+    let sums: Vec<_> = (0..runs * blocks).into_par_iter().map(job_sum).collect();
+    dw.fill(0.0);
+    for (first_row, columns, sum) in sums {
+        for (r, row) in sum.chunks_exact(columns.len()).enumerate() {
+            let to = &mut dw[(first_row + r) * i..][columns.clone()];
+            to.iter_mut().zip(row).for_each(|(to, value)| *to += value);
+        }
+    }
+}
+
 /// Most partial sums of a weight gradient, and the memory they may take together (values).
 const MAX_PARTIALS: usize = 16;
 const PARTIAL_BUDGET: usize = 4 << 20;
 
-/// Gradient for the weight: `dw` is `[groups * o, i, kh, kw]` and is overwritten.
-///
-/// The (film, tile) pairs are cut into a fixed number of runs; each run adds up its own partial sum, and
+/// Of any convolution. The (film, tile) pairs are cut into a fixed number of runs; each run adds up its own partial sum, and
 /// the partial sums are added in order.
-pub(crate) fn weight_grad(isa: Isa, shape: &ConvShape, x: Films<'_>, dy: Films<'_>, dw: &mut [f32]) {
-    let shape = shape.flattened();
+fn weight_grad_by_shifts(isa: Isa, shape: &ConvShape, x: Films<'_>, dy: Films<'_>, dw: &mut [f32]) {
     let (i, o) = (shape.i, shape.o);
     let shifts = shape.forward();
     let taps = shifts.taps.len();

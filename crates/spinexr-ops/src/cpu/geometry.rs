@@ -6,6 +6,8 @@
 //! exchanged: each phase of the input receives the shifted output gradient. One description,
 //! [`Shifts`], therefore serves both passes, with any stride, padding and dilation.
 
+use super::winograd::Frame;
+
 /// A convolution's sizes, per group of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConvShape {
@@ -41,6 +43,31 @@ impl ConvShape {
             self.output = self.input;
         }
         self
+    }
+
+    /// Whether the flattened convolution is a matrix product of weights and pixels.
+    pub(crate) fn is_product(&self) -> bool {
+        self.input[0] == 1 && self.kernel == [1, 1] && self.stride == [1, 1] && self.padding == [0, 0]
+    }
+
+    /// The frame of Winograd's method for the forward pass and the weight gradient, where it pays. A single channel is
+    /// cheaper to sum than to transform.
+    pub(crate) fn winograd_forward(&self) -> Option<Frame> {
+        let fits = self.kernel == [3, 3]
+            && self.stride == [1, 1]
+            && self.dilation == [1, 1]
+            && self.groups == 1
+            && self.i.min(self.o) >= 8;
+        let frame = Frame { n: self.n, input: self.input, padding: self.padding };
+        (fits && frame.pays()).then_some(frame)
+    }
+
+    /// The same for the input gradient: a convolution of the output's gradient.
+    pub(crate) fn winograd_input_grad(&self) -> Option<Frame> {
+        self.winograd_forward()?;
+        let padding = [2usize.checked_sub(self.padding[0])?, 2usize.checked_sub(self.padding[1])?];
+        let frame = Frame { n: self.n, input: self.output, padding };
+        frame.pays().then_some(frame)
     }
 
     /// Shift and phase of tap `k` along dimension `d`.

@@ -5,6 +5,7 @@
 
 pub(crate) mod conv;
 pub(crate) mod elementwise;
+pub(crate) mod gemm;
 pub(crate) mod geometry;
 pub(crate) mod norm;
 pub(crate) mod planes;

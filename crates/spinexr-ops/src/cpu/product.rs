@@ -8,6 +8,8 @@
 //! Neither copies the input for each tap, which is what makes im2col with a matrix product slow for the
 //! narrow layers of small networks.
 
+use rayon::prelude::*;
+
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Avx2, Avx512};
 use super::simd::{Isa, Kernel, Portable, Vector};
@@ -55,6 +57,25 @@ impl PackedWeight {
                 values.extend((start..start + len).map(|o| entry(o, k)));
             }
         }
+        Self { isa, values, rows, taps }
+    }
+
+    /// Pack by block: `fill(first row, rows, values)` sets `values[tap * rows + row]`. Blocks are filled in parallel.
+    pub(crate) fn by_block(
+        isa: Isa,
+        rows: usize,
+        taps: usize,
+        fill: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let mut values = vec![0.0; rows * taps];
+        let mut blocks = Vec::new();
+        let mut rest = values.as_mut_slice();
+        for (start, len) in even_blocks(rows, max_rows(isa)) {
+            let (block, after) = rest.split_at_mut(len * taps);
+            blocks.push((start, len, block));
+            rest = after;
+        }
+        blocks.into_par_iter().for_each(|(start, len, block)| fill(start, len, block));
         Self { isa, values, rows, taps }
     }
 

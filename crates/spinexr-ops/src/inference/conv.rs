@@ -9,7 +9,7 @@ use crate::cpu::conv::{After, Before, ShiftedSum};
 use crate::cpu::geometry::ConvShape;
 use crate::cpu::product::PackedWeight;
 use crate::cpu::simd::Isa;
-use crate::cpu::winograd::{self, WinogradWeight};
+use crate::cpu::winograd::{self, Taps, WinogradWeight};
 
 /// The norms that become part of a convolution.
 #[derive(Debug, Clone, Copy, Default)]
@@ -109,7 +109,7 @@ impl PreparedConv {
             && options.dilation == [1, 1]
             && options.groups == 1
             && i.min(o) >= 8)
-            .then(|| WinogradWeight::new(isa, o, i, &weight));
+            .then(|| WinogradWeight::new(isa, o, i, &weight, Taps::Forward));
         Self { isa, options, weight_shape, packed, winograd, before, bias }
     }
 

@@ -155,6 +155,28 @@ fn known_layers_agree_with_the_direct_sum() {
 }
 
 #[test]
+fn winograd_and_products_agree_with_the_direct_sum() {
+    let mut random = Random(6);
+    let one = [1, 1];
+    for round in 0..40 {
+        let mut pick = |from: usize, n: usize| from + random.below(n);
+        let (n, i, o) = (pick(1, 3), pick(8, 25), pick(8, 25));
+        let (input, padding) = ([pick(5, 30), pick(5, 40)], [pick(0, 4), pick(0, 4)]);
+        let s = shape(n, 1, i, o, input, [[3, 3], one, padding, one]);
+        if round == 0 {
+            let s = shape(n, 1, i, o, [9, 17], [[3, 3], one, one, one]);
+            assert!(s.winograd_forward().is_some() && s.winograd_input_grad().is_some());
+        }
+        check(&s, &mut random);
+    }
+    // More tiles than a chunk holds, so that a weight gradient is the sum of several.
+    check(&shape(2, 1, 9, 10, [70, 90], [[3, 3], one, one, one]), &mut random);
+    for (n, groups, i, o, input) in [(5, 1, 200, 9, [3, 5]), (2, 3, 10, 140, [7, 7]), (1, 1, 1, 1, [1, 1])] {
+        check(&shape(n, groups, i, o, input, [one, one, [0, 0], one]), &mut random);
+    }
+}
+
+#[test]
 fn many_channels_are_cut_into_blocks() {
     let mut random = Random(3);
     let one = [1, 1];
@@ -190,19 +212,24 @@ fn a_slice_of_channels_is_read_in_place() {
 fn the_number_of_threads_does_not_change_a_bit() {
     let mut random = Random(5);
     let one = [1, 1];
-    let s = shape(3, 1, 20, 24, [40, 33], [[3, 3], [1, 2], one, one]);
+    for k in [[[3, 3], [1, 2], one, one], [[3, 3], one, one, one], [one, one, [0, 0], one]] {
+        threads_agree(&shape(3, 1, 20, 24, [40, 33], k), &mut random);
+    }
+}
+
+fn threads_agree(s: &ConvShape, random: &mut Random) {
     let x = random.values(3 * 20 * 40 * 33);
-    let weight = random.values(24 * 20 * 9);
+    let weight = random.values(24 * 20 * s.kernel_taps());
     let dy = random.values(3 * 24 * s.output[0] * s.output[1]);
     let films = |data| Films { data, stride: data.len() / 3 };
     let passes = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
         pool.install(|| {
             let isa = Isa::best();
-            let y = run(dy.len(), |out| forward(isa, &s, films(&x), &weight, None, out));
-            let dx = run(x.len(), |out| input_grad(isa, &s, films(&dy), &weight, out));
+            let y = run(dy.len(), |out| forward(isa, s, films(&x), &weight, None, out));
+            let dx = run(x.len(), |out| input_grad(isa, s, films(&dy), &weight, out));
             let (mut dw, mut db) = (vec![0.0; weight.len()], vec![0.0; 24]);
-            weight_grad(isa, &s, films(&x), films(&dy), &mut dw);
+            weight_grad(isa, s, films(&x), films(&dy), &mut dw);
             bias_grad(3, s.output[0] * s.output[1], films(&dy), &mut db);
             [y, dx, dw, db].map(|values| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>())
         })

@@ -1,0 +1,180 @@
+//! `cargo xtask spine-films`: detectors on real spine films, beside torchvision's.
+//!
+//! The films are a public set of AP radiographs with vertebra boxes. They are not in the repository, and neither they nor
+//! weights trained on them may be: all of it stays under `target/spine-films`. The list of films matters, since half
+//! of the set's files are mirrored copies that lie across its folders.
+
+use crate::bench_peers::python;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const USAGE: &str = "\
+Usage: cargo xtask spine-films --films DIR --list FILE.tsv [OPTIONS]
+
+  --films DIR    Folder that holds the set's `Dataset`
+  --list FILE    Tab-separated: split (train or val), group (the exam), path_in_repo
+
+Options:
+  --steps N      Training steps of every model, in place of the configurations'
+  --seed S       Order of films and changes to them [1]
+  --threads N    Threads on both sides [2]
+  --python EXE   An interpreter that has the packages of benches/peers/requirements.txt
+  --ours-only    Without torchvision's side
+";
+
+const SCRIPT: &str = "benches/peers/spine_films.py";
+const CONFIGS: &str = "configs/spine_films";
+const WORK: &str = "target/spine-films";
+/// The one that torchvision's side shares its recipe and its first weights with.
+const SHARED: &str = "retinanet_r18";
+
+struct Options {
+    films: PathBuf,
+    list: PathBuf,
+    steps: Option<u64>,
+    seed: u64,
+    threads: u64,
+    python: Option<PathBuf>,
+    ours_only: bool,
+}
+
+impl Options {
+    fn parse(args: &[String]) -> Result<Self> {
+        let (mut films, mut list, mut python) = (None, None, None);
+        let (mut steps, mut seed, mut threads, mut ours_only) = (None, 1, 2, false);
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"));
+            let number = |text: &String| {
+                text.parse().with_context(|| format!("{arg}: expected a whole number, got {text:?}"))
+            };
+            match arg.as_str() {
+                "--films" => films = Some(value()?.into()),
+                "--list" => list = Some(value()?.into()),
+                "--python" => python = Some(value()?.into()),
+                "--steps" => steps = Some(number(value()?)?),
+                "--seed" => seed = number(value()?)?,
+                "--threads" => threads = number(value()?)?,
+                "--ours-only" => ours_only = true,
+                other => bail!("unknown option {other:?}\n{USAGE}"),
+            }
+        }
+        let films = films.with_context(|| format!("--films is missing\n{USAGE}"))?;
+        let list = list.with_context(|| format!("--list is missing\n{USAGE}"))?;
+        Ok(Self { films, list, steps, seed, threads, python, ours_only })
+    }
+}
+
+/// Prepares the set, trains all sides and prints AP@0.5 on the held-out films.
+pub fn run(args: &[String]) -> Result<()> {
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        eprint!("{USAGE}");
+        return Ok(());
+    }
+    let options = Options::parse(args)?;
+    let work = Path::new(WORK);
+    let python = match &options.python {
+        Some(python) => python.clone(),
+        None => python::environment(Path::new("target/bench-peers"))?,
+    };
+    let script = |arguments: &[&str]| {
+        let mut command = Command::new(&python);
+        command.arg(SCRIPT).args(arguments);
+        command
+    };
+    let at = |name: &str| work.join(name).display().to_string();
+    let (set, initial, shared) =
+        (at("set"), at(&format!("{SHARED}.safetensors")), format!("{CONFIGS}/{SHARED}.toml"));
+    let (films, list) = (options.films.display().to_string(), options.list.display().to_string());
+    let _ = std::fs::remove_dir_all(work.join("set"));
+    done(&mut script(&["prepare", "--films", &films, "--list", &list, "--out", &set]))?;
+    done(&mut script(&["initial", "--config", &shared, "--out", &initial]))?;
+    done(Command::new("cargo").args(["build", "--release", "--workspace", "--locked"]))?;
+
+    let threads = options.threads.to_string();
+    let seed = options.seed.to_string();
+    let runs = work.join(format!("seed{seed}"));
+    let _ = std::fs::remove_dir_all(&runs);
+    let mut records = Vec::new();
+    for name in configurations()? {
+        let run = runs.join(&name);
+        let mut train = spinexr(&threads);
+        train
+            .arg("train")
+            .arg(format!("{CONFIGS}/{name}.toml"))
+            .arg("--out")
+            .arg(&run)
+            .args(["--seed", &seed]);
+        if let Some(steps) = options.steps {
+            train.args(["--set", &format!("schedule.total_steps={steps}")]);
+            train.args(["--set", &format!("schedule.warmup_steps={}", steps / 10)]);
+        }
+        done(&mut train)?;
+        let mut predict = spinexr(&threads);
+        let bundle = run.join(format!("{name}.spinexr"));
+        let out = run.join("predictions").join(&name);
+        predict.arg("predict").arg("--config").arg(run.join("config.toml")).args(["--splits", "test"]);
+        done(predict.arg("--model").arg(bundle).arg("-o").arg(&out))?;
+        records.push(out.join("predictions.jsonl"));
+    }
+    let runs_text = runs.display().to_string();
+    if !options.ours_only {
+        let mut train = script(&["train", "--config", &shared, "--set", &set, "--initial", &initial]);
+        train.args(["--out", &runs_text, "--threads", &threads, "--seed", &seed]);
+        if let Some(steps) = options.steps {
+            train.args(["--steps", &steps.to_string()]);
+        }
+        done(&mut train)?;
+    }
+    let mut coco = script(&["coco", "--set", &set, "--out", &runs_text]);
+    done(coco.args(&records))?;
+    report(&runs, &records)
+}
+
+/// The committed experiments by name, the shared one first.
+fn configurations() -> Result<Vec<String>> {
+    let mut names: Vec<String> = std::fs::read_dir(CONFIGS)
+        .with_context(|| format!("reading {CONFIGS} (run from the repository root)"))?
+        .filter_map(|entry| entry.ok()?.path().file_stem()?.to_str().map(str::to_owned))
+        .collect();
+    names.sort_by_key(|name| (name != SHARED, name.clone()));
+    Ok(names)
+}
+
+fn spinexr(threads: &str) -> Command {
+    let mut command = Command::new("target/release/spinexr");
+    command.args(["--threads", threads]);
+    command
+}
+
+/// AP@0.5 of each side by the same evaluator, as a Markdown table.
+fn report(runs: &Path, records: &[PathBuf]) -> Result<()> {
+    let mut sides: Vec<String> =
+        records.iter().filter_map(|path| path.parent()?.file_name()?.to_str().map(str::to_owned)).collect();
+    if runs.join("torchvision.coco.json").exists() {
+        sides.push("torchvision".to_owned());
+    }
+    println!("| detector | AP@0.5 on the held-out films |\n|---|---|");
+    for side in sides {
+        let mut evaluate = Command::new("target/release/spinexr");
+        evaluate.args(["--json", "evaluate", "detections", "--iou", "0.5", "--gt"]);
+        evaluate.arg(runs.join("truth.json")).arg("--dt").arg(runs.join(format!("{side}.coco.json")));
+        let output = evaluate.stderr(Stdio::inherit()).output().context("starting spinexr")?;
+        let json: Value = serde_json::from_slice(&output.stdout).context("reading the evaluation")?;
+        let ap = json["map50"].as_f64().map_or_else(|| "n/a".to_owned(), |ap| format!("{:.1}", 100.0 * ap));
+        println!("| {side} | {ap} |");
+    }
+    Ok(())
+}
+
+/// Runs a command whose messages are for people.
+fn done(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("starting {program}"))?;
+    if !status.success() {
+        bail!("{program} failed ({status})");
+    }
+    Ok(())
+}
