@@ -144,6 +144,24 @@ impl DetectorConfig {
         self
     }
 
+    /// The weight of the first convolution, which tells the channels of the input: `[out, in, kh, kw]`.
+    pub fn stem_weight(&self) -> &'static str {
+        match self {
+            Self::RetinaNet(_) => "backbone.body.conv1.weight",
+        }
+    }
+
+    /// How many classes the weights in `state` are for, with whatever the reference counts as background; `None`
+    /// without their last layer.
+    pub fn classes_in(&self, state: &StateDict) -> Option<usize> {
+        match self {
+            Self::RetinaNet(config) => {
+                let outputs = state.get("head.classification_head.cls_logits.bias")?.values.len();
+                Some(outputs / config.anchors.per_location())
+            }
+        }
+    }
+
     /// How its reference turns outputs into boxes.
     pub fn detect_config(&self) -> DetectConfig {
         match self {

@@ -40,6 +40,18 @@ pub enum WeightsError {
     /// The names or shapes are not the module's.
     #[error("the weights do not fit the network: {0}")]
     Mismatch(Mismatch),
+    /// A head for another number of classes.
+    #[error(
+        "{name} has {found} outputs in the file, expected {expected}: name the classes of the file, or leave this head out (it begins with random values and is to be trained)"
+    )]
+    Head {
+        /// Name in the network.
+        name: String,
+        /// Outputs of the network.
+        expected: usize,
+        /// Outputs in the file.
+        found: usize,
+    },
     /// The bytes are of no known form, cut short or contradict themselves.
     #[error("{0}")]
     Format(String),

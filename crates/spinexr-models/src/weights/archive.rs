@@ -32,6 +32,10 @@ impl<'a> Archive<'a> {
                 .windows(END.len())
                 .rposition(|window| window == END)
                 .ok_or_else(|| WeightsError::Format("the zip archive has no directory: cut short".into()))?;
+        let comment = usize::from(u16_at(bytes, end + 20).ok_or_else(cut)?);
+        if end + 22 + comment != bytes.len() {
+            return Err(cut());
+        }
         let mut count = u64::from(u16_at(bytes, end + 10).ok_or_else(cut)?);
         let mut at = u64::from(u32_at(bytes, end + 16).ok_or_else(cut)?);
         let locator = end.checked_sub(20).filter(|at| bytes[*at..].starts_with(END_64_LOCATOR));

@@ -115,7 +115,8 @@ fn torch_legacy(mut rest: &[u8]) -> Result<StateDict, WeightsError> {
         let cut = || fault(format!("it breaks off in storage {key:?}"));
         let element = elements.get(key).ok_or_else(|| fault(format!("storage {key:?} of no tensor")))?;
         let (count, data) = rest.split_first_chunk().ok_or_else(cut)?;
-        let size = usize::try_from(u64::from_le_bytes(*count)).ok().and_then(|n| n.checked_mul(element.size()));
+        let size =
+            usize::try_from(u64::from_le_bytes(*count)).ok().and_then(|n| n.checked_mul(element.size()));
         let (data, after) = size.and_then(|size| data.split_at_checked(size)).ok_or_else(cut)?;
         storages.insert(key, data);
         rest = after;
@@ -169,7 +170,10 @@ fn state_of<'a>(
 }
 
 /// The entries that are tensors or arrays; of two of one name the last, as in Python.
-fn tensors_of<'a>(pickle: &'a Pickle<'a>, pairs: &[(Value<'a>, Value<'a>)]) -> BTreeMap<&'a str, &'a Node<'a>> {
+fn tensors_of<'a>(
+    pickle: &'a Pickle<'a>,
+    pairs: &[(Value<'a>, Value<'a>)],
+) -> BTreeMap<&'a str, &'a Node<'a>> {
     pairs
         .iter()
         .filter_map(|(key, value)| match value {
