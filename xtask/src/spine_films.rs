@@ -5,6 +5,7 @@
 //! of the set's files are mirrored copies that lie across its folders.
 
 use crate::bench_peers::python;
+use crate::process::{build_release, spinexr, visible};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -89,9 +90,9 @@ pub fn run(args: &[String]) -> Result<()> {
         (at("set"), at(&format!("{SHARED}.safetensors")), format!("{CONFIGS}/{SHARED}.toml"));
     let (films, list) = (options.films.display().to_string(), options.list.display().to_string());
     let _ = std::fs::remove_dir_all(work.join("set"));
-    done(&mut script(&["prepare", "--films", &films, "--list", &list, "--out", &set]))?;
-    done(&mut script(&["initial", "--config", &shared, "--out", &initial]))?;
-    done(Command::new("cargo").args(["build", "--release", "--workspace", "--locked"]))?;
+    visible(&mut script(&["prepare", "--films", &films, "--list", &list, "--out", &set]))?;
+    visible(&mut script(&["initial", "--config", &shared, "--out", &initial]))?;
+    build_release()?;
 
     let threads = options.threads.to_string();
     let seed = options.seed.to_string();
@@ -100,7 +101,7 @@ pub fn run(args: &[String]) -> Result<()> {
     let mut records = Vec::new();
     for name in configurations()? {
         let run = runs.join(&name);
-        let mut train = spinexr(&threads);
+        let mut train = spinexr(options.threads);
         train
             .arg("train")
             .arg(format!("{CONFIGS}/{name}.toml"))
@@ -111,12 +112,12 @@ pub fn run(args: &[String]) -> Result<()> {
             train.args(["--set", &format!("schedule.total_steps={steps}")]);
             train.args(["--set", &format!("schedule.warmup_steps={}", steps / 10)]);
         }
-        done(&mut train)?;
-        let mut predict = spinexr(&threads);
+        visible(&mut train)?;
+        let mut predict = spinexr(options.threads);
         let bundle = run.join(format!("{name}.spinexr"));
         let out = run.join("predictions").join(&name);
         predict.arg("predict").arg("--config").arg(run.join("config.toml")).args(["--splits", "test"]);
-        done(predict.arg("--model").arg(bundle).arg("-o").arg(&out))?;
+        visible(predict.arg("--model").arg(bundle).arg("-o").arg(&out))?;
         records.push(out.join("predictions.jsonl"));
     }
     let runs_text = runs.display().to_string();
@@ -126,10 +127,10 @@ pub fn run(args: &[String]) -> Result<()> {
         if let Some(steps) = options.steps {
             train.args(["--steps", &steps.to_string()]);
         }
-        done(&mut train)?;
+        visible(&mut train)?;
     }
     let mut coco = script(&["coco", "--set", &set, "--out", &runs_text]);
-    done(coco.args(&records))?;
+    visible(coco.args(&records))?;
     report(&runs, &records)
 }
 
@@ -141,12 +142,6 @@ fn configurations() -> Result<Vec<String>> {
         .collect();
     names.sort_by_key(|name| (name != SHARED, name.clone()));
     Ok(names)
-}
-
-fn spinexr(threads: &str) -> Command {
-    let mut command = Command::new("target/release/spinexr");
-    command.args(["--threads", threads]);
-    command
 }
 
 /// AP@0.5 of each side by the same evaluator, as a Markdown table.
@@ -165,16 +160,6 @@ fn report(runs: &Path, records: &[PathBuf]) -> Result<()> {
         let json: Value = serde_json::from_slice(&output.stdout).context("reading the evaluation")?;
         let ap = json["map50"].as_f64().map_or_else(|| "n/a".to_owned(), |ap| format!("{:.1}", 100.0 * ap));
         println!("| {side} | {ap} |");
-    }
-    Ok(())
-}
-
-/// Runs a command whose messages are for people.
-fn done(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("starting {program}"))?;
-    if !status.success() {
-        bail!("{program} failed ({status})");
     }
     Ok(())
 }

@@ -363,7 +363,7 @@ fn match_image(
 }
 
 /// Intersection over union; over the detection's own area for a crowd.
-fn iou(d: [f64; 4], truth: &TruthBox) -> f64 {
+pub(crate) fn iou(d: [f64; 4], truth: &TruthBox) -> f64 {
     let t = truth.xywh;
     let width = (d[0] + d[2]).min(t[0] + t[2]) - d[0].max(t[0]);
     let height = (d[1] + d[3]).min(t[1] + t[3]) - d[1].max(t[1]);
@@ -402,25 +402,45 @@ fn accumulate(outcomes: &Outcomes, detections: usize, thresholds: usize) -> Clas
     }
     let by_iou = found
         .into_iter()
-        .map(|mut precision| {
-            for i in (1..precision.len()).rev() {
-                precision[i - 1] = precision[i - 1].max(precision[i]);
-            }
-            let mut next = 0;
-            let at = |point: usize| {
-                let wanted = if point + 1 == RECALL_POINTS { 1.0 } else { point as f64 * 0.01 };
-                while next < precision.len() && ((next + 1) as f64 / truth as f64) < wanted {
-                    next += 1;
-                }
-                precision.get(next).copied().unwrap_or(0.0)
-            };
-            IouResult {
-                precision: Some((0..RECALL_POINTS).map(at).collect()),
-                recall: Some(precision.len() as f64 / truth as f64),
-            }
+        .map(|precision| {
+            let recall = precision.len() as f64 / truth as f64;
+            IouResult { precision: Some(at_recall_points(precision, truth)), recall: Some(recall) }
         })
         .collect();
     ClassResult { truth, detections, by_iou }
+}
+
+/// Precision at the 101 recall points, made monotone, from the precision at each truth that is found, in that order.
+fn at_recall_points(mut precision: Vec<f64>, truth: usize) -> Vec<f64> {
+    for i in (1..precision.len()).rev() {
+        precision[i - 1] = precision[i - 1].max(precision[i]);
+    }
+    let mut next = 0;
+    let at = |point: usize| {
+        let wanted = if point + 1 == RECALL_POINTS { 1.0 } else { point as f64 * 0.01 };
+        while next < precision.len() && ((next + 1) as f64 / truth as f64) < wanted {
+            next += 1;
+        }
+        precision.get(next).copied().unwrap_or(0.0)
+    };
+    (0..RECALL_POINTS).map(at).collect()
+}
+
+/// AP from what became of the detections of one class, `(score, whether it found a truth)` in any order of scores but with
+/// equal ones in theirs; `None` without truth.
+pub(crate) fn ap_of_ranking(mut ranking: Vec<(f64, bool)>, truth: usize) -> Option<f64> {
+    if truth == 0 {
+        return None;
+    }
+    ranking.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut precision = Vec::new();
+    for (rank, (_, found)) in ranking.iter().enumerate() {
+        if *found {
+            precision.push((precision.len() + 1) as f64 / ((rank + 1) as f64 + f64::EPSILON));
+        }
+    }
+    let points = at_recall_points(precision, truth);
+    Some(points.iter().sum::<f64>() / points.len() as f64)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! anyone who has the two.
 //!
 //! - [`scores`], [`roc`], [`binary`], [`intervals`]: one score a film; equal to scikit-learn.
+//! - [`box_metrics`], [`error_kinds`]: boxes beyond AP.
+//! - [`calibration`], [`decision_curve`]: what probabilities are worth. [`paired`]: two models on the same films.
 //! - [`coco`], [`coco_json`], [`froc`]: boxes; equal to pycocotools.
 //! - [`records`], [`score_file`]: the files that are read and written.
 //! - [`threshold`]: thresholds that only validation predictions can make, held by the type system.
@@ -13,12 +15,19 @@
 //! `None`, never 0 or 0.5. No result depends on the order of films or on the number of threads.
 
 pub mod binary;
+pub mod box_metrics;
+pub mod calibration;
 pub mod coco;
 pub mod coco_json;
+pub mod decision_curve;
 pub mod error;
+pub mod error_kinds;
 mod files;
 pub mod froc;
+#[cfg(test)]
+mod golden_sets;
 pub mod intervals;
+pub mod paired;
 pub mod records;
 pub mod report;
 pub mod roc;

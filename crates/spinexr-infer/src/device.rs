@@ -1,11 +1,15 @@
 //! `--device`: from a word to the engine's device.
 //!
 //! The CPU is always there. A GPU is there when the program was built with the cargo feature of that
-//! name; asking for another is an error that names the feature, never a silent fall back to the CPU.
+//! name; asking for another, or for one that this machine has not, is an error, never a silent fall back to the CPU.
 
 use burn::tensor::Device;
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+use burn::tensor::{DeviceKind, wgpu::WgpuBackend};
 use std::fmt;
 use std::str::FromStr;
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+use std::sync::{Mutex, PoisonError};
 
 /// Where tensors live and models run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +59,14 @@ pub enum DeviceError {
         feature: &'static str,
         /// Devices of this build.
         available: String,
+    },
+    /// The device is compiled in, but this machine has none that works.
+    #[error("device {device}: {reason}")]
+    Unavailable {
+        /// The device asked for.
+        device: String,
+        /// What the driver or the engine says.
+        reason: String,
     },
 }
 
@@ -124,15 +136,13 @@ impl DeviceChoice {
         }
     }
 
-    /// Opens the device. The GPU itself is first touched by the first tensor on it.
+    /// Opens the device. With `wgpu`, `vulkan` and `metal` the GPU itself is opened too, once for the program; with
+    /// `cuda` and `rocm` it is first touched by the first tensor on it.
     ///
     /// # Errors
-    /// [`DeviceError::NotBuilt`] when the device is not compiled in.
+    /// [`DeviceError::NotBuilt`] when the device is not compiled in, [`DeviceError::Unavailable`] when the machine
+    /// has no such GPU or its driver refuses.
     pub fn open(self) -> Result<Device, DeviceError> {
-        #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
-        use burn::tensor::DeviceKind;
-        #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
-        let kind = |n: Option<usize>| n.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
         match self {
             Self::Cpu => Ok(Device::flex()),
             #[cfg(feature = "cuda")]
@@ -140,11 +150,11 @@ impl DeviceChoice {
             #[cfg(feature = "rocm")]
             Self::Rocm(n) => Ok(Device::rocm(n)),
             #[cfg(feature = "wgpu")]
-            Self::Wgpu(n) => Ok(Device::wgpu(kind(n))),
+            Self::Wgpu(n) => self.open_graphics(n, WgpuBackend::Auto),
             #[cfg(feature = "vulkan")]
-            Self::Vulkan(n) => Ok(Device::vulkan(kind(n))),
+            Self::Vulkan(n) => self.open_graphics(n, WgpuBackend::Vulkan),
             #[cfg(feature = "metal")]
-            Self::Metal(n) => Ok(Device::metal(kind(n))),
+            Self::Metal(n) => self.open_graphics(n, WgpuBackend::Metal),
             #[allow(unreachable_patterns, reason = "with every device feature on, nothing is left")]
             other => Err(DeviceError::NotBuilt {
                 device: other.to_string(),
@@ -152,6 +162,24 @@ impl DeviceChoice {
                 available: available().join(", "),
             }),
         }
+    }
+
+    /// A GPU over a graphics interface. The engine opens each once; later calls get the same.
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+    fn open_graphics(self, index: Option<usize>, api: WgpuBackend) -> Result<Device, DeviceError> {
+        static OPENED: Mutex<Vec<(DeviceChoice, Device)>> = Mutex::new(Vec::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, device)) = opened.iter().find(|(choice, _)| *choice == self) {
+            return Ok(device.clone());
+        }
+        let kind = index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
+        let device = Device::wgpu_options().device_kind(kind).graphics_api(api).init();
+        let device = device.map_err(|error| DeviceError::Unavailable {
+            device: self.to_string(),
+            reason: error.to_string(),
+        })?;
+        opened.push((self, device.clone()));
+        Ok(device)
     }
 }
 

@@ -14,7 +14,7 @@ use spinexr_models::Architecture;
 use spinexr_models::weights::StateDict;
 use std::fs;
 use std::path::{Path, PathBuf};
-use support::{bundle, classifier, decision, detector, framework, info};
+use support::{bundle, classifier, decision, detector, detector_of, framework, info};
 use tempfile::TempDir;
 
 /// A saved framework bundle.
@@ -189,14 +189,18 @@ fn values_that_do_not_fit_together_are_named() {
 
 #[test]
 fn another_number_of_classes_names_the_tensor() {
-    let (mut spec, state) = detector("boxes", 3);
-    spec.classes.pop();
-    match load_models(&bundle(vec![(spec, state)], None), &Device::flex()).unwrap_err() {
-        InferError::ModelWeights { model, message, .. } => {
-            assert_eq!(model, "boxes");
-            assert!(message.contains("cls_logits"), "{message}");
+    for (architecture, tensor) in
+        [(Architecture::RetinanetMini, "cls_logits"), (Architecture::SparseRcnnMini, "class_logits")]
+    {
+        let (mut spec, state) = detector_of(architecture, "boxes", 3);
+        spec.classes.pop();
+        match load_models(&bundle(vec![(spec, state)], None), &Device::flex()).unwrap_err() {
+            InferError::ModelWeights { model, message, .. } => {
+                assert_eq!(model, "boxes");
+                assert!(message.contains(tensor), "{message}");
+            }
+            other => panic!("{other}"),
         }
-        other => panic!("{other}"),
     }
 }
 

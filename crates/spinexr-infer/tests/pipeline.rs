@@ -6,14 +6,14 @@ use spinexr_core::progress::silent;
 use spinexr_core::{FilmAnnotation, FilmPrediction, Split, fusion};
 use spinexr_data::{Dataset, Film, cache};
 use spinexr_dicom::{Policy, ReadOptions, find_films};
-use spinexr_infer::{FilmResult, InferError, Pipeline};
+use spinexr_infer::{Bundle, FilmResult, InferError, Pipeline};
 use spinexr_models::Architecture;
 use std::fs;
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use support::{
-    FLOOR, bundle, classifier, decision, detector, films, framework, options, pipeline, predict, predictions,
-    write_dicom, write_png,
+    FLOOR, bundle, classifier, decision, detector, detector_of, films, framework, options, pipeline, predict,
+    predictions, write_dicom, write_png,
 };
 
 #[test]
@@ -252,6 +252,23 @@ fn two_detectors_are_joined_by_suppression() {
         from_second += boxes.iter().filter(|b| !alone.boxes_before_gate.contains(b)).count();
     }
     assert!(from_second > 0, "the second detector has a say");
+}
+
+#[test]
+fn a_sparse_rcnn_predicts_from_a_saved_bundle() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = films(dir.path());
+    let path = dir.path().join("sparse.spinexr");
+    let made = bundle(vec![detector_of(Architecture::SparseRcnnMini, "sparse", 3)], None);
+    made.save(&path).unwrap();
+    let loaded = Bundle::load(&path).unwrap();
+    let found = predictions(&pipeline(&[loaded], 2, 2), &paths);
+    assert_eq!(found, predictions(&pipeline(&[made], 2, 2), &paths));
+    for film in &found {
+        let boxes = &film.boxes_before_gate;
+        assert!(!boxes.is_empty() && boxes.len() <= 30);
+        assert!(boxes.iter().all(|b| b.score > FLOOR && b.xyxy.is_proper()), "{boxes:?}");
+    }
 }
 
 #[test]

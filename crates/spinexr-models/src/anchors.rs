@@ -4,6 +4,7 @@
 //! pixels, the stride of a level is the whole-number quotient of the image's and the map's size, and the
 //! order is row, column, aspect ratio, size.
 
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 
@@ -26,6 +27,14 @@ impl AnchorConfig {
         };
         Self {
             sizes_px: [32.0, 64.0, 128.0, 256.0, 512.0].into_iter().map(sizes).collect(),
+            aspect_ratios: vec![0.5, 1.0, 2.0],
+        }
+    }
+
+    /// Faster R-CNN's on a pyramid: P2–P6 with 32…512 px, one size a level, and ratios ½, 1, 2.
+    pub fn faster_rcnn() -> Self {
+        Self {
+            sizes_px: [32.0, 64.0, 128.0, 256.0, 512.0].into_iter().map(|size| vec![size]).collect(),
             aspect_ratios: vec![0.5, 1.0, 2.0],
         }
     }
@@ -87,6 +96,13 @@ pub struct Anchors {
     pub boxes: Vec<BoxXyxy>,
     /// How many of them each level has; adds up to `A`.
     pub per_level: Vec<usize>,
+}
+
+// A head's map by place, with the anchors of a place one after the other: the order of `Anchors`.
+// x: [N, A*K, H, W] -> [N, H*W*A, K]   A anchors at one place
+pub(crate) fn by_anchor(x: Tensor<4>, anchors: usize) -> Tensor<3> {
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h * w]).swap_dims(1, 2).reshape([n, h * w * anchors, c / anchors])
 }
 
 #[cfg(test)]

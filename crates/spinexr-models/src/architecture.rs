@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::densenet::{DenseNet, DenseNetConfig};
 use crate::detector::DetectorConfig;
+use crate::faster_rcnn::FasterRcnnConfig;
 use crate::normalisation::Normalisation;
 use crate::retinanet::RetinaNetConfig;
+use crate::sparse_rcnn::SparseRcnnConfig;
 
 /// What a network is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,11 +41,19 @@ pub enum Architecture {
     RetinanetResnet50,
     /// A small RetinaNet for demonstrations.
     RetinanetMini,
+    /// Sparse R-CNN on ResNet-50.
+    SparseRcnnResnet50,
+    /// A small Sparse R-CNN for small films.
+    SparseRcnnMini,
+    /// Faster R-CNN on ResNet-50 with a pyramid.
+    FasterRcnnResnet50,
+    /// A small Faster R-CNN, to be trained on few films.
+    FasterRcnnMini,
 }
 
 impl Architecture {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::Densenet121,
         Self::Densenet169,
         Self::Densenet201,
@@ -52,6 +62,10 @@ impl Architecture {
         Self::RetinanetResnet18,
         Self::RetinanetResnet50,
         Self::RetinanetMini,
+        Self::SparseRcnnResnet50,
+        Self::SparseRcnnMini,
+        Self::FasterRcnnResnet50,
+        Self::FasterRcnnMini,
     ];
 
     /// The name in configurations.
@@ -65,6 +79,10 @@ impl Architecture {
             Self::RetinanetResnet18 => "retinanet_resnet18",
             Self::RetinanetResnet50 => "retinanet_resnet50",
             Self::RetinanetMini => "retinanet_mini",
+            Self::SparseRcnnResnet50 => "sparse_rcnn_resnet50",
+            Self::SparseRcnnMini => "sparse_rcnn_mini",
+            Self::FasterRcnnResnet50 => "faster_rcnn_resnet50",
+            Self::FasterRcnnMini => "faster_rcnn_mini",
         }
     }
 
@@ -116,7 +134,13 @@ impl Architecture {
             Self::Densenet201 => Some(DenseNetConfig::densenet201()),
             Self::DensenetMiniA => Some(DenseNetConfig::mini_a()),
             Self::DensenetMiniB => Some(DenseNetConfig::mini_b()),
-            Self::RetinanetResnet18 | Self::RetinanetResnet50 | Self::RetinanetMini => None,
+            Self::RetinanetResnet18
+            | Self::RetinanetResnet50
+            | Self::RetinanetMini
+            | Self::SparseRcnnResnet50
+            | Self::SparseRcnnMini
+            | Self::FasterRcnnResnet50
+            | Self::FasterRcnnMini => None,
         }
     }
 
@@ -126,6 +150,10 @@ impl Architecture {
             Self::RetinanetResnet18 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet18())),
             Self::RetinanetResnet50 => Some(DetectorConfig::RetinaNet(RetinaNetConfig::resnet50())),
             Self::RetinanetMini => Some(DetectorConfig::RetinaNet(RetinaNetConfig::mini())),
+            Self::SparseRcnnResnet50 => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::resnet50())),
+            Self::SparseRcnnMini => Some(DetectorConfig::SparseRcnn(SparseRcnnConfig::mini())),
+            Self::FasterRcnnResnet50 => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::resnet50())),
+            Self::FasterRcnnMini => Some(DetectorConfig::FasterRcnn(FasterRcnnConfig::mini())),
             Self::Densenet121
             | Self::Densenet169
             | Self::Densenet201

@@ -8,9 +8,11 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 
+use crate::faster_rcnn::{FasterRcnnConfig, FasterRcnnInference};
 use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
 use crate::retinanet_inference::RetinaNetInference;
+use crate::sparse_rcnn::SparseRcnnConfig;
 use crate::weights::{self, StateDict, Strictness, WeightsError};
 
 /// A true box of an image.
@@ -53,6 +55,9 @@ impl DetectConfig {
     /// torchvision's: 0.05, 1000, 0.5, 300.
     pub const RETINANET: Self =
         Self { score_threshold: 0.05, top_k_per_level: 1000, nms_iou: 0.5, max_detections: 300 };
+
+    /// torchvision's: 0.05, 1000 boxes of each level into the first stage's suppression, 0.5, 100.
+    pub const FASTER_RCNN: Self = Self { max_detections: 100, ..Self::RETINANET };
 }
 
 /// A network gave a NaN or an infinity for an image: which of its outputs.
@@ -111,6 +116,10 @@ pub trait Detector: Module + Detect {
 pub enum DetectorConfig {
     /// One stage, focal loss.
     RetinaNet(RetinaNetConfig),
+    /// Learned proposals, refined in stages.
+    SparseRcnn(SparseRcnnConfig),
+    /// Two stages, the second with a softmax over classes and background.
+    FasterRcnn(FasterRcnnConfig),
 }
 
 impl DetectorConfig {
@@ -118,6 +127,8 @@ impl DetectorConfig {
     pub fn with_num_classes(self, num_classes: usize) -> Self {
         match self {
             Self::RetinaNet(config) => Self::RetinaNet(config.with_num_classes(num_classes)),
+            Self::SparseRcnn(config) => Self::SparseRcnn(config.with_num_classes(num_classes)),
+            Self::FasterRcnn(config) => Self::FasterRcnn(config.with_num_classes(num_classes)),
         }
     }
 
@@ -125,6 +136,8 @@ impl DetectorConfig {
     pub fn in_channels(&self) -> usize {
         match self {
             Self::RetinaNet(config) => config.backbone.in_channels,
+            Self::SparseRcnn(config) => config.backbone.in_channels,
+            Self::FasterRcnn(config) => config.backbone.in_channels,
         }
     }
 
@@ -132,6 +145,8 @@ impl DetectorConfig {
     pub fn with_in_channels(mut self, in_channels: usize) -> Self {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.in_channels = in_channels,
+            Self::SparseRcnn(config) => config.backbone.in_channels = in_channels,
+            Self::FasterRcnn(config) => config.backbone.in_channels = in_channels,
         }
         self
     }
@@ -140,6 +155,8 @@ impl DetectorConfig {
     pub fn with_norms(mut self, norms: NormMode) -> Self {
         match &mut self {
             Self::RetinaNet(config) => config.backbone.norm = norms,
+            Self::SparseRcnn(config) => config.backbone.norm = norms,
+            Self::FasterRcnn(config) => config.backbone.norm = norms,
         }
         self
     }
@@ -166,6 +183,8 @@ impl DetectorConfig {
     pub fn detect_config(&self) -> DetectConfig {
         match self {
             Self::RetinaNet(_) => DetectConfig::RETINANET,
+            Self::SparseRcnn(_) => DetectConfig::SPARSE_RCNN,
+            Self::FasterRcnn(_) => DetectConfig::FASTER_RCNN,
         }
     }
 
@@ -174,6 +193,8 @@ impl DetectorConfig {
         let device = Device::flex();
         match self {
             Self::RetinaNet(config) => weights::state_dict(&config.init_seeded(seed, &device)),
+            Self::SparseRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
+            Self::FasterRcnn(config) => weights::state_dict(&config.init_seeded(seed, &device)),
         }
     }
 
@@ -191,6 +212,13 @@ impl DetectorConfig {
             Self::RetinaNet(config) => {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(RetinaNetInference::new(&network)) } else { Box::new(network) })
+            }
+            Self::SparseRcnn(config) => {
+                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
+            }
+            Self::FasterRcnn(config) => {
+                let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
+                Ok(if on_cpu { Box::new(FasterRcnnInference::new(&network)) } else { Box::new(network) })
             }
         }
     }

@@ -55,6 +55,13 @@ impl Draw {
         Self::Uniform { bound: (3.0 / fan_in.max(1) as f64).sqrt() }
     }
 
+    /// Xavier uniform: keeps the variance of values and of gradients (`[out, in, ...]` weights).
+    pub fn xavier_uniform(shape: &[usize]) -> Self {
+        let taps: usize = shape.iter().skip(2).product();
+        let fans: usize = shape.iter().take(2).map(|side| side * taps).sum();
+        Self::Uniform { bound: (6.0 / fans.max(1) as f64).sqrt() }
+    }
+
     /// PyTorch's default for a linear layer's weight and bias of `fan_in` inputs.
     pub fn torch_linear(fan_in: usize) -> Self {
         Self::Uniform { bound: (1.0 / fan_in.max(1) as f64).sqrt() }
@@ -85,10 +92,10 @@ impl Draw {
 }
 
 /// The splitmix64 stream (Steele, Lea, Flood 2014) of a seed and a name.
-struct Stream(u64);
+pub(crate) struct Stream(u64);
 
 impl Stream {
-    fn new(seed: u64, name: &str) -> Self {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
         // FNV-1a over the name, from a start that depends on the seed.
         let start = mix(seed ^ 0xcbf2_9ce4_8422_2325);
         Self(name.bytes().fold(start, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)))
@@ -98,6 +105,11 @@ impl Stream {
     fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.0) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// One of `0..count`, each as likely as the others up to 2⁻⁵³ · `count`; `count` is at least 1.
+    pub(crate) fn below(&mut self, count: usize) -> usize {
+        ((self.unit() * count as f64) as usize).min(count - 1)
     }
 }
 

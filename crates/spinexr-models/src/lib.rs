@@ -11,12 +11,16 @@
 
 pub mod anchors;
 pub mod architecture;
+pub mod assignment;
 pub mod box_coder;
 pub mod densenet;
 pub mod densenet_inference;
 pub mod detector;
+pub mod faster_rcnn;
 pub mod fpn;
+pub mod giou;
 pub mod init;
+pub mod layer_norm;
 pub mod linear;
 pub mod losses;
 pub mod matcher;
@@ -28,12 +32,16 @@ pub mod retinanet_detect;
 pub mod retinanet_head;
 pub mod retinanet_inference;
 pub mod retinanet_loss;
+pub mod roi_pooler;
+pub mod sparse_rcnn;
 pub mod weights;
 
 pub use architecture::{Architecture, Task};
 pub use densenet::{DenseNet, DenseNetConfig};
 pub use densenet_inference::DenseNetInference;
 pub use detector::{Detect, DetectConfig, Detector, DetectorConfig, NotFinite, RawDetection, Target};
+pub use faster_rcnn::{FasterRcnn, FasterRcnnConfig, FasterRcnnInference};
 pub use normalisation::Normalisation;
 pub use retinanet::{RetinaNet, RetinaNetConfig, RetinaNetOutput};
 pub use retinanet_inference::RetinaNetInference;
+pub use sparse_rcnn::{SparseRcnn, SparseRcnnConfig, SparseRcnnOutput};

@@ -1,8 +1,8 @@
 //! Which anchor answers for which true box.
 //!
-//! Reference: `torchvision.models.detection._utils.Matcher` with low-quality matches allowed. One deliberate
-//! difference: a true box that overlaps no anchor at all claims none, where torchvision lets it claim every
-//! anchor without overlap.
+//! Reference: `torchvision.models.detection._utils.Matcher`. One deliberate difference: a true box that overlaps no
+//! anchor at all claims none, where torchvision, with low-quality matches allowed, lets it claim every anchor without
+//! overlap.
 
 use spinexr_core::BoxXyxy;
 
@@ -25,16 +25,18 @@ pub struct MatcherConfig {
     pub foreground_iou: f32,
     /// IoU below which an anchor is background.
     pub background_iou: f32,
+    /// Whether the best anchors of a true box are foreground whatever their IoU (`allow_low_quality_matches`).
+    pub low_quality_matches: bool,
 }
 
 impl MatcherConfig {
-    /// RetinaNet's 0.5 and 0.4.
-    pub const RETINANET: Self = Self { foreground_iou: 0.5, background_iou: 0.4 };
+    /// RetinaNet's 0.5 and 0.4; no true box goes without an anchor.
+    pub const RETINANET: Self = Self { foreground_iou: 0.5, background_iou: 0.4, low_quality_matches: true };
 
     /// A [`Match`] for every anchor.
     ///
-    /// An anchor goes to the true box it overlaps most, the first of equals. The best anchors of a true box,
-    /// all of equal ones, are foreground whatever their IoU, so that no box is without an anchor.
+    /// An anchor goes to the true box it overlaps most, the first of equals. With low-quality matches the best anchors
+    /// of a true box, all of equal ones, are foreground whatever their IoU, so that no box is without an anchor.
     pub fn assign(&self, anchors: &[BoxXyxy], truth: &[BoxXyxy]) -> Vec<Match> {
         let mut best_iou = vec![0.0f32; anchors.len()];
         let mut best_box = vec![0usize; anchors.len()];
@@ -57,7 +59,9 @@ impl MatcherConfig {
                     leaders.push(a);
                 }
             }
-            leaders.iter().for_each(|&a| forced[a] = true);
+            if self.low_quality_matches {
+                leaders.iter().for_each(|&a| forced[a] = true);
+            }
         }
         (0..anchors.len())
             .map(|a| match best_iou[a] {
@@ -93,6 +97,14 @@ mod tests {
         let matches = MatcherConfig::RETINANET.assign(&anchors, &[column(0.0)]);
         use Match::*;
         assert_eq!(matches, [Foreground(0), Foreground(0), Background]);
+    }
+
+    #[test]
+    fn without_low_quality_matches_a_box_may_go_without_an_anchor() {
+        let config = MatcherConfig { low_quality_matches: false, ..MatcherConfig::RETINANET };
+        let anchors = [column(8.0), column(4.0), column(30.0)];
+        use Match::*;
+        assert_eq!(config.assign(&anchors, &[column(0.0)]), [Background, Ignored, Background]);
     }
 
     #[test]

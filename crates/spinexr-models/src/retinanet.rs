@@ -89,7 +89,7 @@ impl RetinaNetConfig {
             },
             head_convs: 1,
             head_norm: HeadNorm::BatchPerLevel,
-            matcher: MatcherConfig { foreground_iou: 0.45, background_iou: 0.35 },
+            matcher: MatcherConfig { foreground_iou: 0.45, background_iou: 0.35, ..MatcherConfig::RETINANET },
             ..Self::published(ResNetConfig::mini())
         }
     }

@@ -91,10 +91,8 @@ fn detect_one(
     let mut candidates: Vec<RawDetection> = Vec::new();
     let mut start = 0;
     for &count in &anchors.per_level {
-        let mut level = above(&logits[start * k..(start + count) * k], config.score_threshold);
-        // Best first, of equals the first.
-        level.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
-        level.truncate(config.top_k_per_level);
+        let level = &logits[start * k..(start + count) * k];
+        let level = best_above(level, config.score_threshold, config.top_k_per_level);
         candidates.extend(level.into_iter().map(|(index, logit)| {
             let anchor = start + index / k;
             let offsets = [0, 1, 2, 3].map(|i| deltas[anchor * 4 + i]);
@@ -115,6 +113,14 @@ fn detect_one(
     kept.into_iter().take(config.max_detections).map(|i| candidates[i]).collect()
 }
 
+/// `(index, logit)` of at most `count` logits whose score is greater than `threshold`: best first, of equals the first.
+pub(crate) fn best_above(logits: &[f32], threshold: f32, count: usize) -> Vec<(usize, f32)> {
+    let mut best = above(logits, threshold);
+    best.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
+    best.truncate(count);
+    best
+}
+
 /// `(index, logit)` of the logits whose score is greater than `threshold`; NaN never is.
 fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
     // Most anchors are far below the threshold: spare them the exponential.
@@ -128,7 +134,7 @@ fn above(logits: &[f32], threshold: f32) -> Vec<(usize, f32)> {
         .collect()
 }
 
-fn sigmoid(x: f32) -> f32 {
+pub(crate) fn sigmoid(x: f32) -> f32 {
     if x >= 0.0 {
         1.0 / (1.0 + (-x).exp())
     } else {

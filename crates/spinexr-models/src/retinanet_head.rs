@@ -6,6 +6,8 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use spinexr_ops::{BatchNorm2d, BatchNorm2dConfig, Conv2d, Conv2dConfig, relu};
 
+use crate::anchors::by_anchor;
+
 /// Norm after each convolution of a head but the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -94,18 +96,12 @@ impl Head {
         for (level, map) in maps.iter().enumerate() {
             let head = &self.classification_head;
             let x = tower(&head.conv, head.norms.get(level), map.clone());
-            logits.push(self.by_anchor(head.cls_logits.forward(x)));
+            logits.push(by_anchor(head.cls_logits.forward(x), self.anchors));
             let head = &self.regression_head;
             let x = tower(&head.conv, head.norms.get(level), map.clone());
-            deltas.push(self.by_anchor(head.bbox_reg.forward(x)));
+            deltas.push(by_anchor(head.bbox_reg.forward(x), self.anchors));
         }
         (Tensor::cat(logits, 1), Tensor::cat(deltas, 1))
-    }
-
-    // x: [N, A*K, H, W] -> [N, H*W*A, K]   A anchors at one place
-    fn by_anchor(&self, x: Tensor<4>) -> Tensor<3> {
-        let [n, c, h, w] = x.dims();
-        x.reshape([n, c, h * w]).swap_dims(1, 2).reshape([n, h * w * self.anchors, c / self.anchors])
     }
 }
 

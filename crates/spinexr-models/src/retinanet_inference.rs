@@ -136,7 +136,7 @@ impl Tower {
 }
 
 /// `[C, H * W]` of one film to `[H * W, C]`.
-fn by_place(maps: &Maps, film: usize, out: &mut [f32]) {
+pub(crate) fn by_place(maps: &Maps, film: usize, out: &mut [f32]) {
     let channels = maps.shape()[1];
     for channel in 0..channels {
         let plane = maps.view().plane(film, channel);

@@ -77,8 +77,10 @@ impl Detector for RetinaNet {
     type Config = RetinaNetConfig;
 
     fn config_of(config: &DetectorConfig) -> Option<&RetinaNetConfig> {
-        let DetectorConfig::RetinaNet(config) = config;
-        Some(config)
+        match config {
+            DetectorConfig::RetinaNet(config) => Some(config),
+            _ => None,
+        }
     }
 
     fn init_seeded(config: &RetinaNetConfig, seed: u64, device: &Device) -> Self {

@@ -5,7 +5,8 @@
 //! results are the same bytes whatever the number of threads.
 //!
 //! # Code map
-//! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`]: what a model uses.
+//! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`upsample`],
+//!   [`roi_align`](mod@roi_align): what a model uses.
 //! - [`inference`]: layers of a network that is only run, without tensors.
 //! - [`allocation`]: one call at the start of a program that trains.
 //! - `backend`: the operations as a backend extension, with the backward steps.
@@ -18,8 +19,11 @@ mod backend;
 pub mod batch_norm;
 pub mod conv2d;
 mod cpu;
+#[cfg(feature = "gpu")]
+mod gpu;
 pub mod inference;
 pub mod pool;
+pub mod roi_align;
 mod running_stat;
 pub mod upsample;
 
@@ -27,5 +31,6 @@ pub use activation::{add_relu, relu};
 pub use batch_norm::{BatchNorm2d, BatchNorm2dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig, Conv2dOptions, conv2d};
 pub use pool::{MaxPool2dOptions, global_avg_pool, max_pool2d};
+pub use roi_align::{Roi, RoiAlignOptions, roi_align};
 pub use running_stat::RunningStat;
 pub use upsample::upsample_nearest;

@@ -8,8 +8,8 @@ mod support;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
 use spinexr_ops::{
-    BatchNorm2d, BatchNorm2dConfig, Conv2dOptions, add_relu, conv2d, global_avg_pool, max_pool2d, relu,
-    upsample_nearest,
+    BatchNorm2d, BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, conv2d, global_avg_pool,
+    max_pool2d, relu, roi_align, upsample_nearest,
 };
 use support::{assert_close, signed, tensor};
 
@@ -64,6 +64,50 @@ fn step(dtype: FloatDType) -> Vec<(&'static str, Vec<f64>)> {
         ("third weight", f64s(third.weight.val().grad(&grads).unwrap())),
         ("running_var", f64s(first.running_var.value())),
     ]
+}
+
+/// RoIAlign forward and backward: boxes of two films in turns, more than the engine takes at a time, some of them
+/// outside, empty or inverted.
+fn boxes(dtype: FloatDType, aligned: bool, sampling_ratio: usize) -> Vec<(&'static str, Vec<f64>)> {
+    let x = leaf(1, [3, 5, 9, 14], dtype);
+    let corners = signed(2, 70 * 4);
+    let rois: Vec<Roi> = corners
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .enumerate()
+        .map(|(i, c)| Roi { film: 2 * (i % 2), xyxy: c.map(|c| 20.0 + 50.0 * c) })
+        .collect();
+    let options = RoiAlignOptions { output_size: [3, 4], spatial_scale: 0.25, sampling_ratio, aligned };
+    let y = roi_align(x.clone(), &rois, options);
+    let grads = (y.clone() * y.clone()).sum().backward();
+    vec![("y", f64s(y)), ("dx", f64s(x.grad(&grads).unwrap()))]
+}
+
+#[test]
+fn boxes_in_f64_on_the_engine_give_what_f32_gives_here() {
+    for (aligned, sampling_ratio) in [(false, 0), (false, 2), (true, 0), (true, 3)] {
+        let (own, engine) = (
+            boxes(FloatDType::F32, aligned, sampling_ratio),
+            boxes(FloatDType::F64, aligned, sampling_ratio),
+        );
+        for ((name, own), (_, engine)) in own.into_iter().zip(engine) {
+            assert!(engine.iter().any(|v| v.abs() > 1e-2), "{name} is nothing to compare");
+            let own: Vec<f32> = own.iter().map(|&v| v as f32).collect();
+            assert_close(name, &own, &engine, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_batch_without_boxes_has_no_features_on_the_engine() {
+    let x = leaf(1, [2, 3, 4, 4], FloatDType::F64);
+    let options =
+        RoiAlignOptions { output_size: [7, 7], spatial_scale: 1.0, sampling_ratio: 2, aligned: true };
+    let y = roi_align(x.clone(), &[], options);
+    assert_eq!(y.dims(), [0, 3, 7, 7]);
+    let grads = (y.sum() + x.clone().sum()).backward();
+    assert!(f64s(x.grad(&grads).unwrap()).iter().all(|&g| g == 1.0));
 }
 
 #[test]

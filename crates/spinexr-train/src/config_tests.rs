@@ -16,7 +16,7 @@ fn message(text: &str, sets: &[&str]) -> String {
 fn all_shipped_experiments_parse_and_survive_resolution() {
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
     let (mut seen, mut hold_outs) = (0, BTreeMap::new());
-    for folder in ["paper", "improved", "demo", "spine_films"] {
+    for folder in ["paper", "improved", "demo", "spine_films", "synthetic"] {
         for entry in std::fs::read_dir(configs.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             let experiment = Experiment::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));

@@ -19,7 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::FilmAnnotation;
 use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
-use spinexr_models::{DetectorConfig, RetinaNet};
+use spinexr_models::{DetectorConfig, FasterRcnn, RetinaNet, SparseRcnn};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -137,6 +137,12 @@ pub fn train(
     rayon::scope(|_| match experiment.model.architecture.detector_config() {
         None => Session::<Classification>::run(experiment, data, options),
         Some(DetectorConfig::RetinaNet(_)) => Session::<Detection<RetinaNet>>::run(experiment, data, options),
+        Some(DetectorConfig::SparseRcnn(_)) => {
+            Session::<Detection<SparseRcnn>>::run(experiment, data, options)
+        }
+        Some(DetectorConfig::FasterRcnn(_)) => {
+            Session::<Detection<FasterRcnn>>::run(experiment, data, options)
+        }
     })
 }
 

@@ -4,10 +4,11 @@ use crate::config::InitialWeights;
 use crate::error::TrainError;
 use crate::params::has_prefix;
 use burn::module::Module;
+use spinexr_models::sparse_rcnn::detectron2::{from_detectron2, has_detectron2_names};
 use spinexr_models::weights::{self, Mismatch, Strictness, WeightsError};
 
 /// `model` with the file's weights; names under `leave_out` keep what they have, all others must be in the
-/// file and fit.
+/// file and fit. A file with detectron2's names is read as one with this program's.
 ///
 /// # Errors
 /// An unreadable file, names or shapes that do not fit, or a `leave_out` that fits no name.
@@ -17,6 +18,9 @@ pub(crate) fn load<M: Module>(model: M, initial: &InitialWeights) -> Result<M, T
     check_prefixes(&model, "model.initial.leave_out", &initial.leave_out)?;
     let bytes = std::fs::read(path).map_err(TrainError::io(path, "read"))?;
     let mut state = weights::from_safetensors(&bytes).map_err(fault)?;
+    if has_detectron2_names(&state) {
+        state = from_detectron2(state);
+    }
     let left_out = |name: &str| initial.leave_out.iter().any(|p| has_prefix(name, p));
     state.retain(|name, _| !left_out(name));
     let missing: Vec<String> = weights::named_tensors(&model)

@@ -91,8 +91,13 @@ fn a_resumed_detector_equals_an_uninterrupted_one() {
 }
 
 #[test]
+fn a_resumed_sparse_rcnn_equals_an_uninterrupted_one() {
+    resumed_equals_uninterrupted("sparse_rcnn_mini");
+}
+
+#[test]
 fn one_seed_gives_one_hash_for_any_number_of_threads() {
-    for architecture in ["densenet_mini_b", "retinanet_mini"] {
+    for architecture in ["densenet_mini_b", "retinanet_mini", "sparse_rcnn_mini"] {
         let dir = tempfile::tempdir().unwrap();
         let sets = ["schedule.total_steps=4", "training.accumulation=2"];
         let experiment = experiment(architecture, dir.path(), &sets);
@@ -142,6 +147,42 @@ fn training_lowers_the_loss_and_tells_its_caller() {
     assert_eq!(checkpoints, [0, 20, 40]);
     assert!(events.iter().any(|e| matches!(e, Event::Evaluated { best: true, .. })));
     assert_eq!(outcome.metric, Some(1.0), "a bright square is easy to tell");
+}
+
+#[test]
+fn a_small_sparse_rcnn_memorises_four_films() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = [
+        "schedule.total_steps=150",
+        "training.eval_every=150",
+        "training.checkpoint_every=150",
+        "augment.flip=0.0",
+        "augment.brightness=0.0",
+    ];
+    let experiment = experiment("sparse_rcnn_mini", dir.path(), &sets);
+    let TrainData { cache, train: films, hold_out, .. } = films(dir.path(), &experiment);
+    // Shown and asked for the same four.
+    let four: Vec<_> = films.into_iter().filter(|film| film.abnormal).take(4).collect();
+    assert_eq!(four.len(), 4);
+    let data = TrainData::new(cache, four.clone(), four, hold_out, vec![]).unwrap();
+    let mut losses = Vec::new();
+    let options = TrainOptions {
+        out: dir.path().join("run"),
+        resume: false,
+        device: Device::flex(),
+        threads: 2,
+        on_event: &mut |event| {
+            if let Event::Step(step) = event {
+                losses.push(step.loss);
+            }
+        },
+        stop_after: None,
+    };
+    let outcome = train(&experiment, &data, options).unwrap();
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+    let (first, last) = (mean(&losses[..3]), mean(&losses[147..]));
+    assert!(last < 0.2 * first, "{first} to {last}: {losses:?}");
+    assert!(outcome.metric > Some(0.9), "mAP@0.5 {:?}, loss {first} to {last}", outcome.metric);
 }
 
 #[test]

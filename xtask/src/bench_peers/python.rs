@@ -1,7 +1,8 @@
 //! The Python stack: its environment and its programs.
 
 use super::output;
-use anyhow::{Context, Result, bail};
+use crate::process::visible;
+use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,14 +54,4 @@ pub fn peers(python: &Path, threads: &str) -> Command {
 /// Names and versions of the packages, for people.
 pub fn versions(python: &Path) -> Result<String> {
     Ok(output(Command::new(python).args([PEERS, "versions", REQUIREMENTS]))?.trim().to_owned())
-}
-
-/// Runs a command whose messages are for people.
-fn visible(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("starting {program}"))?;
-    if !status.success() {
-        bail!("{program} failed ({status})");
-    }
-    Ok(())
 }

@@ -55,7 +55,11 @@ pub fn classifier(name: &str, architecture: Architecture, seed: u64) -> (ModelSp
 /// A small detector of 96 × 64 px. Its drawn weights give scores near their prior of 0.01, hence the low
 /// threshold.
 pub fn detector(name: &str, seed: u64) -> (ModelSpec, StateDict) {
-    let architecture = Architecture::RetinanetMini;
+    detector_of(Architecture::RetinanetMini, name, seed)
+}
+
+/// As [`detector`], of any family.
+pub fn detector_of(architecture: Architecture, name: &str, seed: u64) -> (ModelSpec, StateDict) {
     let weights = architecture.detector_config().unwrap().state_dict_seeded(seed);
     let spec = ModelSpec {
         name: name.to_owned(),

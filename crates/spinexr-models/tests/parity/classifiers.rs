@@ -10,7 +10,7 @@ use spinexr_models::weights::state_dict;
 
 use crate::case::{Case, Gradient};
 
-fn tiny() -> DenseNetConfig {
+pub fn tiny() -> DenseNetConfig {
     DenseNetConfig {
         in_channels: 3,
         num_classes: 7,
@@ -38,7 +38,7 @@ fn forward(case: &Case, config: &DenseNetConfig, inputs: &[&str]) {
 }
 
 /// Turns the norms' batch statistics off and leaves their parameters trained.
-fn with_evaluation_norms(model: DenseNet) -> DenseNet {
+pub fn with_evaluation_norms(model: DenseNet) -> DenseNet {
     struct Off;
     impl ModuleMapper for Off {
         fn map_flag(&mut self, flag: Param<Flag>) -> Param<Flag> {
@@ -48,25 +48,30 @@ fn with_evaluation_norms(model: DenseNet) -> DenseNet {
     model.map(&mut Off)
 }
 
-fn training_step(case: &Case, config: &DenseNetConfig, statistics: &[&str], rule: Gradient) {
-    let device = Device::flex().autodiff();
+/// The images and labels of the case's training step, `[2, 3, 64, 64]` and `[2, 7]`.
+pub fn training_batch(case: &Case, device: &Device) -> (Tensor<4>, Tensor<2>) {
     let input = case.manifest["train"]["input"].as_str().unwrap();
-    let targets: Vec<f32> = case.manifest["inputs"]["targets"]["value"]
+    let labels: Vec<f32> = case.manifest["inputs"]["targets"]["value"]
         .as_array()
         .unwrap()
         .iter()
         .flat_map(|row| row.as_array().unwrap())
         .map(|v| v.as_f64().unwrap() as f32)
         .collect();
+    (case.input(input, device), Tensor::from_data(TensorData::new(labels, [2, 7]), device))
+}
+
+fn training_step(case: &Case, config: &DenseNetConfig, statistics: &[&str], rule: Gradient) {
+    let device = Device::flex().autodiff();
+    let (x, y) = training_batch(case, &device);
     for (tag, rule) in [("frozen_bn", Gradient::Exact), ("train", rule)] {
         let mut model = case.filled(config.init(&device));
         if tag == "frozen_bn" {
             model = with_evaluation_norms(model);
         }
-        let targets = Tensor::<2>::from_data(TensorData::new(targets.clone(), [2, 7]), &device);
-        let logits = model.forward(case.input(input, &device));
+        let logits = model.forward(x.clone());
         case.check(&format!("{tag}/logits"), &logits);
-        let loss = bce_with_logits(logits, targets, None).mean();
+        let loss = bce_with_logits(logits, y.clone(), None).mean();
         let grads = loss.backward();
         case.check_scalar(&format!("{tag}/loss_bce"), loss.into_scalar());
         if tag == "train" {

@@ -39,6 +39,8 @@ pub struct Override {
     pub contains: String,
     pub gain: Option<f64>,
     pub abs: Option<f64>,
+    /// Values 0.2 to 0.8, for boxes in shares of the image.
+    pub proposal_boxes: bool,
 }
 
 /// The value of a state-dict entry.
@@ -47,7 +49,9 @@ pub fn fill(name: &str, shape: &[usize], gain: f64, overrides: &[Override]) -> V
     let last = name.rsplit('.').next().unwrap_or(name);
     let hit = overrides.iter().find(|o| name.contains(&o.contains));
     let signed = || unit(name, count).into_iter().map(|u| 2.0 * u - 1.0);
-    if last == "num_batches_tracked" {
+    if hit.is_some_and(|o| o.proposal_boxes) {
+        unit(name, count).into_iter().map(|u| 0.2 + 0.6 * u).collect()
+    } else if last == "num_batches_tracked" {
         vec![0.0; count]
     } else if last == "running_var" {
         unit(name, count).into_iter().map(|u| 1.0 + 0.5 * u).collect()

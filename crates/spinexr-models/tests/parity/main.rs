@@ -4,7 +4,12 @@
 
 mod case;
 mod classifiers;
+mod faster_rcnn;
 mod formula;
 mod operators;
+mod optimiser_step;
 mod pyramid;
 mod retinanet;
+mod roi_pooling;
+mod sparse_rcnn;
+mod torchvision_detectors;

@@ -3,9 +3,12 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::BoxXyxy;
 use spinexr_core::nms::{class_wise_nms, nms};
+use spinexr_models::assignment::cheapest_assignment;
+use spinexr_models::giou::{generalised_iou, giou_loss};
 use spinexr_models::losses::{bce_with_logits, sigmoid_focal_loss, smooth_l1_loss};
 
 use crate::case::{Case, nan_max};
+use crate::formula;
 
 fn boxes(case: &Case, name: &str) -> Vec<BoxXyxy> {
     case.stored_f32(name).as_chunks::<4>().0.iter().map(|b| BoxXyxy::from(*b)).collect()
@@ -69,6 +72,43 @@ fn iou() {
     let (a, b) = (boxes(&case, "in/boxes_a"), boxes(&case, "in/boxes_b"));
     let found: Vec<f32> = a.iter().flat_map(|a| b.iter().map(|b| a.iou(b))).collect();
     close(&case, "box_iou", &found);
+    let found: Vec<f32> = a.iter().flat_map(|a| b.iter().map(|b| generalised_iou(a, b) as f32)).collect();
+    close(&case, "generalized_box_iou", &found);
+}
+
+#[test]
+fn giou() {
+    let case = Case::open("ops");
+    loss(&case, "generalized_box_iou_loss", "in/giou_a", &[30, 4], |a, device| {
+        let b = TensorData::new(case.stored_f32("in/giou_b"), [30, 4]);
+        giou_loss(a.reshape([30, 4]), Tensor::from_data(b, device))
+    });
+}
+
+/// The best of scipy's 30 matrices; where several are best, the total alone is compared.
+#[test]
+fn assignment() {
+    let case = Case::open("ops");
+    let cases = case.manifest["assignment"].as_object().unwrap();
+    assert_eq!(cases.len(), 30);
+    for (name, entry) in cases {
+        let numbers = |key: &str| -> Vec<usize> {
+            entry[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+        };
+        let (shape, ties) = (numbers("shape"), entry["ties"].as_bool().unwrap());
+        let costs: Vec<f64> = formula::unit(name, shape[0] * shape[1])
+            .into_iter()
+            .map(|u| (2.0 * u - 1.0) * 5.0)
+            .map(|cost| f64::from(if ties { cost.floor() } else { cost }))
+            .collect();
+        let pairs = cheapest_assignment(&costs, shape[0], shape[1]);
+        let total: f64 = pairs.iter().map(|(row, col)| costs[row * shape[1] + col]).sum();
+        case.report(&format!("{name}, total"), (total - entry["total"].as_f64().unwrap()).abs(), 1e-9);
+        if !ties {
+            let wanted: Vec<(usize, usize)> = numbers("rows").into_iter().zip(numbers("cols")).collect();
+            assert_eq!(pairs, wanted, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -1,51 +1,16 @@
 //! RetinaNet with ResNet-50 and frozen norms: pyramid, anchors, outputs, detections, losses, gradients.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use spinexr_core::BoxXyxy;
 use spinexr_models::RetinaNetInference;
-use spinexr_models::{DetectConfig, RetinaNetConfig, RetinaNetOutput, Target};
+use spinexr_models::{DetectConfig, RetinaNetConfig, RetinaNetOutput};
 
 use crate::case::Case;
 use crate::case::Gradient;
+use crate::torchvision_detectors::{check_anchors, check_detections, images, targets};
 
 fn config() -> RetinaNetConfig {
     RetinaNetConfig::resnet50().with_num_classes(8)
-}
-
-/// The two images with ImageNet's mean and deviation, `[2, 3, 128, 160]`.
-fn images(case: &Case, device: &Device) -> Tensor<4> {
-    let a: Tensor<3> = case.input("input_9", device);
-    let b: Tensor<3> = case.input("input_23", device);
-    let row = |name: &str| {
-        let values: Vec<f32> = case.manifest["config"][name]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|v| v.as_f64().unwrap() as f32)
-            .collect();
-        Tensor::<4>::from_data(TensorData::new(values, [1, 3, 1, 1]), device)
-    };
-    (Tensor::stack::<4>(vec![a, b], 0) - row("image_mean")) / row("image_std")
-}
-
-fn targets(case: &Case) -> Vec<Vec<Target>> {
-    let number = |v: &serde_json::Value| v.as_f64().unwrap() as f32;
-    case.manifest["targets"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|image| {
-            let (boxes, labels) = (image["boxes"].as_array().unwrap(), image["labels"].as_array().unwrap());
-            boxes
-                .iter()
-                .zip(labels)
-                .map(|(b, label)| Target {
-                    class: label.as_u64().unwrap() as usize,
-                    xyxy: std::array::from_fn(|i| number(&b[i])),
-                })
-                .collect()
-        })
-        .collect()
 }
 
 #[test]
@@ -62,11 +27,7 @@ fn outputs_and_detections() {
 }
 
 fn check_output(case: &Case, output: RetinaNetOutput) {
-    let anchors: Vec<f32> = output.anchors.boxes.iter().flat_map(|b| <[f32; 4]>::from(*b)).collect();
-    let wanted = case.stored_f32("eval/anchors");
-    assert_eq!(anchors.len(), wanted.len());
-    let worst = anchors.iter().zip(&wanted).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
-    case.report("eval/anchors", worst, 1e-4);
+    check_anchors(case, &output.anchors);
     case.check("eval/cls_logits", &output.class_logits);
     case.check("eval/bbox_regression", &output.box_deltas);
 
@@ -78,22 +39,7 @@ fn check_output(case: &Case, output: RetinaNetOutput) {
         max_detections: number("detections_per_img") as usize,
     };
     let found = output.detect(&[(128.0, 160.0); 2], &detect);
-    for (tag, found) in ["a", "b"].iter().zip(found) {
-        let found = found.expect("finite outputs");
-        let stored = |part: &str| case.stored_f32(&format!("detections_{tag}/{part}"));
-        let (boxes, scores, labels) = (stored("boxes"), stored("scores"), stored("labels"));
-        assert_eq!(found.len(), scores.len(), "detections of image {tag}");
-        let (mut box_error, mut score_error) = (0.0f64, 0.0f64);
-        for (i, detection) in found.iter().enumerate() {
-            assert_eq!(detection.class as f32, labels[i], "class of detection {i} of image {tag}");
-            score_error = score_error.max(f64::from((detection.score - scores[i]).abs()));
-            for (a, b) in <[f32; 4]>::from(detection.xyxy).iter().zip(&boxes[i * 4..]) {
-                box_error = box_error.max(f64::from((a - b).abs()));
-            }
-        }
-        case.report(&format!("detections_{tag}/boxes, px"), box_error, 1e-2);
-        case.report(&format!("detections_{tag}/scores"), score_error, 1e-5);
-    }
+    check_detections(case, found, 0);
 }
 
 #[test]
@@ -103,7 +49,7 @@ fn losses_and_gradients() {
     let model = case.filled(config().init(&device));
     let output = model.forward(images(&case, &device));
 
-    let mut boxes = targets(&case);
+    let mut boxes = targets(&case, 0);
     let loss = model.loss(&output, &boxes);
     boxes[1].clear();
     let second_empty = model.loss(&output, &boxes);

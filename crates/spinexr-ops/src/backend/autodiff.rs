@@ -1,5 +1,7 @@
 //! Backward steps: what each operation keeps from its forward pass and how it passes a gradient on.
 
+use std::sync::Arc;
+
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -12,6 +14,7 @@ use super::FilmOps;
 use super::kernels::{Kernels, NormState};
 use crate::conv2d::Conv2dOptions;
 use crate::pool::MaxPool2dOptions;
+use crate::roi_align::{Roi, RoiAlignOptions};
 
 #[derive(Debug)]
 struct Conv2dBackward;
@@ -165,6 +168,22 @@ impl<B: Kernels> Backward<B, 1> for GlobalAvgPoolBackward {
     }
 }
 
+#[derive(Debug)]
+struct RoiAlignBackward;
+
+impl<B: Kernels> Backward<B, 1> for RoiAlignBackward {
+    type State = (FloatTensor<B>, Arc<[Roi]>, RoiAlignOptions); // the input, for its shape
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, rois, options) = ops.state;
+        let [parent] = ops.parents;
+        if let Some(node) = parent {
+            grads.register::<B>(node.id, B::roi_align_backward(x, &rois, options, grad));
+        }
+    }
+}
+
 impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
     fn op_conv2d(
         x: FloatTensor<Self>,
@@ -283,6 +302,15 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let output = B::global_avg_pool(x);
         match GlobalAvgPoolBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(shape, output),
+            OpsKind::UnTracked(prep) => prep.finish(output),
+        }
+    }
+
+    fn op_roi_align(x: FloatTensor<Self>, rois: Arc<[Roi]>, options: RoiAlignOptions) -> FloatTensor<Self> {
+        let (x, node) = x.into_parts();
+        let output = B::roi_align(x.clone(), &rois, options);
+        match RoiAlignBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, rois, options), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }

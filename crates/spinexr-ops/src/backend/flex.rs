@@ -10,6 +10,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, Shape, TensorData};
 
 use super::kernels::{self, Kernels, NormState};
+use super::roi_align::{engine_roi_align, engine_roi_align_backward};
 use crate::conv2d::Conv2dOptions;
 use crate::cpu::conv::{self, Films};
 use crate::cpu::elementwise;
@@ -17,8 +18,10 @@ use crate::cpu::geometry::ConvShape;
 use crate::cpu::norm::{self, Planes};
 use crate::cpu::planes::written;
 use crate::cpu::pool::{self, Windows};
+use crate::cpu::roi_align::{self, Grid, Region};
 use crate::cpu::simd::Isa;
 use crate::pool::MaxPool2dOptions;
+use crate::roi_align::{Roi, RoiAlignOptions};
 
 type FlexTensor = FloatTensor<Flex>;
 
@@ -390,6 +393,41 @@ impl Kernels for Flex {
         // SAFETY: `global_average` writes one value a plane.
         unsafe { filled([planes.n, planes.c, 1, 1], |out| pool::global_average(planes, films(&x), out)) }
     }
+
+    fn roi_align(x: FlexTensor, rois: &[Roi], options: RoiAlignOptions) -> FlexTensor {
+        if !f32_and_not_empty(&[&x]) {
+            return engine_roi_align::<Self>(x, rois, options);
+        }
+        let grid = roi_grid(&x, &options);
+        let regions = Region::all(rois, grid.map, &options);
+        let x = by_film(x);
+        let shape = [rois.len(), grid.channels, grid.bins[0], grid.bins[1]];
+        let mut y = vec![0.0; shape.iter().product()];
+        roi_align::forward(grid, &regions, films(&x), &mut y);
+        tensor(y, shape)
+    }
+
+    fn roi_align_backward(
+        x: FlexTensor,
+        rois: &[Roi],
+        options: RoiAlignOptions,
+        grad: FlexTensor,
+    ) -> FlexTensor {
+        if !f32_and_not_empty(&[&x]) || grad.dtype() != DType::F32 {
+            return engine_roi_align_backward::<Self>(x, rois, options, grad);
+        }
+        let grid = roi_grid(&x, &options);
+        let regions = Region::all(rois, grid.map, &options);
+        let grad = dense(grad);
+        let mut dx = vec![0.0; x.layout().num_elements()];
+        roi_align::map_grad(grid, dims(&x)[0], &regions, values(&grad), &mut dx);
+        tensor(dx, x.shape())
+    }
+}
+
+fn roi_grid(x: &FlexTensor, options: &RoiAlignOptions) -> Grid {
+    let [_, channels, height, width] = dims(x);
+    Grid { channels, map: [height, width], bins: options.output_size }
 }
 
 fn windows(x: &FlexTensor, options: MaxPool2dOptions) -> Windows {

@@ -9,8 +9,10 @@ use burn::backend::{Backend, IntDType, TensorMetadata};
 use burn::tensor::Shape;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 
+use super::roi_align::{engine_roi_align, engine_roi_align_backward};
 use crate::conv2d::Conv2dOptions;
 use crate::pool::MaxPool2dOptions;
+use crate::roi_align::{Roi, RoiAlignOptions};
 
 /// Operations with their gradients. The default bodies work on any backend.
 pub trait Kernels: Backend {
@@ -138,6 +140,21 @@ pub trait Kernels: Backend {
     fn global_avg_pool_backward(grad: FloatTensor<Self>, shape: Shape) -> FloatTensor<Self> {
         let count = (shape[2] * shape[3]) as f64;
         Self::float_expand(Self::float_div_scalar(grad, count.into()), shape)
+    }
+
+    /// A grid of features for each box, `[N, C, H, W]` -> `[R, C, bins, bins]`.
+    fn roi_align(x: FloatTensor<Self>, rois: &[Roi], options: RoiAlignOptions) -> FloatTensor<Self> {
+        engine_roi_align::<Self>(x, rois, options)
+    }
+
+    /// Gradient of [`Kernels::roi_align`] for `x`.
+    fn roi_align_backward(
+        x: FloatTensor<Self>,
+        rois: &[Roi],
+        options: RoiAlignOptions,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        engine_roi_align_backward::<Self>(x, rois, options, grad)
     }
 }
 

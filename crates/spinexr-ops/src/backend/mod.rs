@@ -2,23 +2,29 @@
 //!
 //! [`kernels::Kernels`] holds each operation and its gradient over a backend's own tensors; its default
 //! bodies compose the engine's ops, so that a new backend needs one empty `impl` and its name in the
-//! list of [`FilmOps`]. Flex has kernels of its own. [`FilmOps`] is what tensors are sent through: the
-//! engine picks the backend at run time, and on an autodiff device the `Autodiff` implementation
-//! records a backward step.
+//! list of [`FilmOps`]. Flex has kernels of its own; `Cube`, every GPU of the engine, has some. [`FilmOps`] is
+//! what tensors are sent through: the engine picks the backend at run time, and on an autodiff device the
+//! `Autodiff` implementation records a backward step.
 
 mod autodiff;
+#[cfg(feature = "gpu")]
+mod cube;
 mod flex;
 pub(crate) mod kernels;
+mod roi_align;
+
+use std::sync::Arc;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Flex, backend_extension};
 
 use crate::conv2d::Conv2dOptions;
 use crate::pool::MaxPool2dOptions;
+use crate::roi_align::{Roi, RoiAlignOptions};
 use kernels::Kernels;
 
 /// Operations on a backend; see the functions of the same names in the public modules.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
 pub trait FilmOps: Backend {
     /// Convolution without bias, `[N, I, H, W]` -> `[N, O, H', W']`.
     fn op_conv2d(
@@ -66,62 +72,83 @@ pub trait FilmOps: Backend {
 
     /// Mean over pixels, `[N, C, H, W]` -> `[N, C, 1, 1]`.
     fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// A grid of features for each box, `[N, C, H, W]` -> `[R, C, bins, bins]`.
+    fn op_roi_align(x: FloatTensor<Self>, rois: Arc<[Roi]>, options: RoiAlignOptions) -> FloatTensor<Self>;
 }
 
-impl FilmOps for Flex {
-    fn op_conv2d(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        options: Conv2dOptions,
-    ) -> FloatTensor<Self> {
-        Self::conv2d_forward(x, weight, None, options)
-    }
+/// [`FilmOps`] of a backend without autodiff: its [`Kernels`].
+macro_rules! film_ops_by_kernels {
+    ($backend:ty) => {
+        impl FilmOps for $backend {
+            fn op_conv2d(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                options: Conv2dOptions,
+            ) -> FloatTensor<Self> {
+                Self::conv2d_forward(x, weight, None, options)
+            }
 
-    fn op_conv2d_bias(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        options: Conv2dOptions,
-    ) -> FloatTensor<Self> {
-        Self::conv2d_forward(x, weight, Some(bias), options)
-    }
+            fn op_conv2d_bias(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                bias: FloatTensor<Self>,
+                options: Conv2dOptions,
+            ) -> FloatTensor<Self> {
+                Self::conv2d_forward(x, weight, Some(bias), options)
+            }
 
-    fn op_norm_train(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        eps: f64,
-        relu: bool,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        Self::norm_train(x, weight, bias, eps, relu)
-    }
+            fn op_norm_train(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+                bias: FloatTensor<Self>,
+                eps: f64,
+                relu: bool,
+            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+                Self::norm_train(x, weight, bias, eps, relu)
+            }
 
-    fn op_channel_affine(
-        x: FloatTensor<Self>,
-        scale: FloatTensor<Self>,
-        shift: FloatTensor<Self>,
-        relu: bool,
-    ) -> FloatTensor<Self> {
-        Self::channel_affine(x, scale, shift, relu)
-    }
+            fn op_channel_affine(
+                x: FloatTensor<Self>,
+                scale: FloatTensor<Self>,
+                shift: FloatTensor<Self>,
+                relu: bool,
+            ) -> FloatTensor<Self> {
+                Self::channel_affine(x, scale, shift, relu)
+            }
 
-    fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::relu_forward(x)
-    }
+            fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::relu_forward(x)
+            }
 
-    fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::add_relu(a, b)
-    }
+            fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::add_relu(a, b)
+            }
 
-    fn op_max_pool2d(x: FloatTensor<Self>, options: MaxPool2dOptions) -> FloatTensor<Self> {
-        Self::max_pool(x, options).0
-    }
+            fn op_max_pool2d(x: FloatTensor<Self>, options: MaxPool2dOptions) -> FloatTensor<Self> {
+                Self::max_pool(x, options).0
+            }
 
-    fn op_upsample_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
-        Self::upsample_nearest(x, size)
-    }
+            fn op_upsample_nearest(x: FloatTensor<Self>, size: [usize; 2]) -> FloatTensor<Self> {
+                Self::upsample_nearest(x, size)
+            }
 
-    fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::global_avg_pool(x)
-    }
+            fn op_global_avg_pool(x: FloatTensor<Self>) -> FloatTensor<Self> {
+                Self::global_avg_pool(x)
+            }
+
+            fn op_roi_align(
+                x: FloatTensor<Self>,
+                rois: Arc<[Roi]>,
+                options: RoiAlignOptions,
+            ) -> FloatTensor<Self> {
+                Self::roi_align(x, &rois, options)
+            }
+        }
+    };
 }
+
+film_ops_by_kernels!(Flex);
+// The backend without the engine's fusion, which is not among our features: it has given wrong results.
+#[cfg(feature = "gpu")]
+film_ops_by_kernels!(burn_cubecl::CubeBackend);

@@ -11,6 +11,7 @@ pub(crate) mod norm;
 pub(crate) mod planes;
 pub(crate) mod pool;
 pub(crate) mod product;
+pub(crate) mod roi_align;
 pub(crate) mod row;
 pub(crate) mod simd;
 pub(crate) mod winograd;

@@ -5,6 +5,8 @@
 mod broken_input;
 mod evaluation;
 mod films;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod help;
 mod hold_out;
 mod resume;
