@@ -20,5 +20,5 @@ pub use boxes::BoxXyxy;
 pub use findings::{Category, Finding};
 pub use fusion::Gate;
 pub use hex::hex;
-pub use prediction::{Detection, FilmPrediction};
+pub use prediction::{Detection, FilmPrediction, Logits};
 pub use split::Split;

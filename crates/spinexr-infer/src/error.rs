@@ -1,6 +1,7 @@
 //! What can go wrong between a bundle, a film and a results file.
 
 use crate::device::DeviceError;
+use spinexr_models::weights::WeightsError;
 use std::path::{Path, PathBuf};
 
 /// Every error of this crate.
@@ -83,6 +84,24 @@ pub enum InferError {
         /// Architecture named by the bundle.
         architecture: String,
         /// Which tensor is missing, unexpected or of another shape.
+        message: String,
+    },
+    /// Weights of another program that cannot be taken.
+    #[error("{place}: {source}")]
+    Import {
+        /// The file.
+        place: String,
+        /// Why not.
+        source: WeightsError,
+    },
+    /// A network that cannot be written in this form.
+    #[error("model {model:?} ({architecture}) cannot be written as ONNX: {message}")]
+    Export {
+        /// Model name.
+        model: String,
+        /// Its architecture.
+        architecture: String,
+        /// Why not.
         message: String,
     },
     /// Two models of one framework have the same name.

@@ -12,6 +12,8 @@ pub mod bundle;
 pub mod card;
 pub mod device;
 pub mod error;
+pub mod export;
+pub mod import;
 mod in_order;
 mod joint;
 mod label_layout;

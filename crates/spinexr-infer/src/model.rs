@@ -4,10 +4,10 @@ use crate::InferError;
 use crate::bundle::Bundle;
 use crate::manifest::ModelSpec;
 use burn::tensor::{Device, Tensor, TensorData};
-use spinexr_core::{BoxXyxy, Detection, Finding};
+use spinexr_core::{BoxXyxy, Detection, Finding, Logits};
 use spinexr_data::PreparedFilm;
 use spinexr_models::weights::{self, StateDict, Strictness};
-use spinexr_models::{DenseNet, DenseNetConfig, DenseNetInference, Detect, DetectorConfig, NotFinite};
+use spinexr_models::{DenseNet, DenseNetInference, Detect, NotFinite};
 
 /// A model, ready to run.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl Classifier {
 /// What a model says of one film.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelOutput {
-    /// Film-level logit of a classifier.
-    Logit(f64),
+    /// Film-level logits of a classifier.
+    Logits(Logits),
     /// Boxes of a detector, in film px, clipped to the film, best score first.
     Boxes(Vec<Detection>),
 }
@@ -58,8 +58,8 @@ pub enum ModelOutput {
 ///
 /// # Errors
 /// [`InferError::ModelWeights`] when the weights are not exactly those of the architecture, naming the
-/// tensors; [`InferError::ManifestValue`] when a model cannot serve the pipeline (a classifier of several
-/// classes, a detector of things that are no findings).
+/// tensors; [`InferError::ManifestValue`] when a model cannot serve the pipeline (a detector of
+/// things that are no findings).
 pub fn load_models(bundle: &Bundle, device: &Device) -> Result<Vec<LoadedModel>, InferError> {
     bundle
         .manifest()
@@ -75,49 +75,20 @@ impl LoadedModel {
     /// # Errors
     /// As [`load_models`].
     pub fn new(spec: ModelSpec, state: &StateDict, device: &Device) -> Result<Self, InferError> {
-        let architecture = spec.architecture;
-        let network = match (architecture.classifier_config(), architecture.detector_config()) {
-            (Some(config), _) => Self::classifier(&spec, config, state, device)?,
-            (None, Some(config)) => Self::detector(&spec, config, state, device)?,
+        let network = match (spec.densenet(), spec.detector()) {
+            (Some(config), _) => {
+                let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
+                    .map_err(|e| wrong_weights(&spec, &e))?;
+                Network::Classifier(Classifier::new(network, device))
+            }
+            (None, Some(config)) => {
+                let findings = spec.findings()?;
+                let network = config.load(state, device).map_err(|e| wrong_weights(&spec, &e))?;
+                Network::Detector { network, findings }
+            }
             (None, None) => unreachable!("a network is a classifier or a detector"),
         };
         Ok(Self { spec, network })
-    }
-
-    fn classifier(
-        spec: &ModelSpec,
-        config: DenseNetConfig,
-        state: &StateDict,
-        device: &Device,
-    ) -> Result<Network, InferError> {
-        if spec.classes.len() != 1 {
-            return Err(InferError::ManifestValue {
-                place: format!("model {:?}", spec.name),
-                key: "classes".to_owned(),
-                expected: "one class, abnormal, for a film-level classifier".to_owned(),
-                got: format!("{} classes", spec.classes.len()),
-            });
-        }
-        let final_relu = spec.final_relu.unwrap_or(config.final_relu);
-        let config = config
-            .with_num_classes(spec.classes.len())
-            .with_in_channels(spec.in_channels)
-            .with_final_relu(final_relu);
-        let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
-            .map_err(|e| wrong_weights(spec, &e))?;
-        Ok(Network::Classifier(Classifier::new(network, device)))
-    }
-
-    fn detector(
-        spec: &ModelSpec,
-        config: DetectorConfig,
-        state: &StateDict,
-        device: &Device,
-    ) -> Result<Network, InferError> {
-        let findings = spec.findings()?;
-        let config = config.with_num_classes(findings.len()).with_in_channels(spec.in_channels);
-        let network = config.load(state, device).map_err(|e| wrong_weights(spec, &e))?;
-        Ok(Network::Detector { network, findings })
     }
 
     /// What the bundle says of the model.
@@ -142,12 +113,13 @@ impl LoadedModel {
         let images = self.spec.normalisation.apply(images(films, device)); // [N, C, H, W]
         match &self.network {
             Network::Classifier(network) => {
-                let logits = network.forward(images); // [N, 1]
+                let logits = network.forward(images); // [N, K]
+                let classes = self.spec.classes.len();
                 values(logits)
-                    .into_iter()
-                    .map(|logit| match logit.is_finite() {
-                        true => Ok(ModelOutput::Logit(f64::from(logit))),
+                    .chunks_exact(classes)
+                    .map(|logits| match logits.iter().all(|logit| logit.is_finite()) {
                         false => Err(NotFinite("logits")),
+                        true => Ok(ModelOutput::Logits(self.logits(logits))),
                     })
                     .collect()
             }
@@ -173,6 +145,16 @@ impl LoadedModel {
     }
 }
 
+impl LoadedModel {
+    /// A classifier's values for one film: of being abnormal when that is its one class.
+    fn logits(&self, values: &[f32]) -> Logits {
+        match values {
+            [logit] if self.spec.is_of_ensemble() => Logits::Abnormal(f64::from(*logit)),
+            _ => Logits::Classes(values.iter().copied().map(f64::from).collect()),
+        }
+    }
+}
+
 /// A box in input px as one in film px, clipped to the film; `None` when nothing of it is on the film.
 pub(crate) fn box_on_film(input_box: &BoxXyxy, film: &PreparedFilm) -> Option<BoxXyxy> {
     let on_film = film.map.to_film(input_box).clip(film.film_width_px as f32, film.film_height_px as f32);
@@ -190,7 +172,7 @@ fn images(films: &[&PreparedFilm], device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(pixels, [films.len(), 1, height, width]), device)
 }
 
-/// The values of `[N, 1]`.
+/// The values of `[N, K]`, row by row.
 fn values(x: Tensor<2>) -> Vec<f32> {
     x.try_into_vec_as::<f32>().expect("a network gives float tensors that can be read back")
 }

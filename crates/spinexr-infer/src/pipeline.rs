@@ -4,7 +4,8 @@
 //! a film's prediction does not depend on the films beside it. Results come in the order of the films given,
 //! and a film that cannot be predicted gives an error in its place while the others go on.
 //!
-//! **Several classifiers** are an ensemble: p(abnormal) is the sigmoid of their mean logit. **Several
+//! **Several classifiers** are an ensemble: p(abnormal) is the sigmoid of their mean logit. A classifier for other
+//! classes than "abnormal" gives its logits and has no part in it. **Several
 //! detectors** are put together by class-wise suppression over all their boxes, with the first detector's IoU
 //! and number of boxes.
 //!
@@ -20,7 +21,7 @@ use crate::model::{LoadedModel, ModelOutput, load_models};
 use burn::tensor::Device;
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{Detection, FilmPrediction, Split, fusion};
+use spinexr_core::{Detection, FilmPrediction, Logits, Split, fusion};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
 use std::collections::BTreeMap;
@@ -340,8 +341,8 @@ impl Pipeline {
             for ((slot, output), film) in found.iter_mut().zip(outputs).zip(&good) {
                 let Ok(so_far) = slot else { continue };
                 match output {
-                    Ok(ModelOutput::Logit(logit)) => {
-                        so_far.logits.insert(model.spec().name.clone(), logit);
+                    Ok(ModelOutput::Logits(logits)) => {
+                        so_far.logits.insert(model.spec().name.clone(), logits);
                         so_far.timings.classify_ms += share_ms;
                     }
                     Ok(ModelOutput::Boxes(boxes)) => {
@@ -403,7 +404,7 @@ impl Pipeline {
 /// What the models have said of a film so far.
 #[derive(Default)]
 struct Found {
-    logits: BTreeMap<String, f64>,
+    logits: BTreeMap<String, Logits>,
     /// One list a detector.
     boxes: Vec<Vec<Detection>>,
     timings: Timings,

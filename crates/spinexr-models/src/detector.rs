@@ -164,7 +164,7 @@ impl DetectorConfig {
     /// The weight of the first convolution, which tells the channels of the input: `[out, in, kh, kw]`.
     pub fn stem_weight(&self) -> &'static str {
         match self {
-            Self::RetinaNet(_) => "backbone.body.conv1.weight",
+            Self::RetinaNet(_) | Self::SparseRcnn(_) | Self::FasterRcnn(_) => "backbone.body.conv1.weight",
         }
     }
 
@@ -175,6 +175,11 @@ impl DetectorConfig {
             Self::RetinaNet(config) => {
                 let outputs = state.get("head.classification_head.cls_logits.bias")?.values.len();
                 Some(outputs / config.anchors.per_location())
+            }
+            Self::SparseRcnn(_) => Some(state.get("head.head_series.0.class_logits.bias")?.values.len()),
+            // The first of its classes is the background, which its own configuration does not count.
+            Self::FasterRcnn(_) => {
+                state.get("roi_heads.box_predictor.cls_score.bias")?.values.len().checked_sub(1)
             }
         }
     }

@@ -56,6 +56,9 @@ pub struct Import {
     state: StateDict,
 }
 
+/// RetinaNet's tensor that tells how many anchors a place has: four offsets each.
+const BOX_OFFSETS: &str = "head.regression_head.bbox_reg.bias";
+
 /// Note of the rows whose first class was dropped.
 const BACKGROUND: &str = "without torchvision's unused class 0, the background";
 
@@ -70,8 +73,10 @@ pub fn named_as(
 ) -> Result<(Named, StateDict), WeightsError> {
     let mut named = Named::new();
     let mut rest = StateDict::new();
-    for (theirs, entry) in unwrapped(file) {
-        match source.candidates(&theirs).into_iter().find(|ours| network.contains_key(ours)) {
+    let file = unwrapped(file);
+    let finest_level = source.finest_level(file.keys().map(String::as_str));
+    for (theirs, entry) in file {
+        match source.candidates(&theirs, finest_level).into_iter().find(|ours| network.contains_key(ours)) {
             None => drop(rest.insert(theirs, entry)),
             Some(ours) => {
                 if let Some((first, _)) = named.get(&ours) {
@@ -110,6 +115,7 @@ impl Import {
         let (mut named, rest) = named_as(&network, file, source)?;
         let is_backbone =
             named.iter().any(|(ours, (theirs, _))| ours != theirs && ours.starts_with("backbone."));
+        let anchors = network.get(BOX_OFFSETS).map_or(0, |entry| entry.values.len() / 4);
         let mut rows = Vec::with_capacity(network.len() + rest.len());
         let mut state = StateDict::new();
         for (name, own) in network {
@@ -129,7 +135,7 @@ impl Import {
                 if entry.shape == own.shape {
                     row.fate = Fate::Matched;
                     state.insert(name, entry);
-                } else if let Some(entry) = without_background(&name, &entry, &own.shape, source) {
+                } else if let Some(entry) = without_background(&name, &entry, &own.shape, source, anchors) {
                     (row.fate, row.note) = (Fate::Reshaped, BACKGROUND);
                     state.insert(name, entry);
                 } else {
@@ -203,13 +209,18 @@ impl Import {
 
 /// torchvision counts classes of a detector from 1 and its RetinaNet has an output for class 0, which no box ever
 /// has: `[A (K + 1), …]` without the first of each anchor's outputs, when `[A K, …]` is wanted.
-fn without_background(name: &str, entry: &Entry, wanted: &[usize], source: Source) -> Option<Entry> {
+fn without_background(
+    name: &str,
+    entry: &Entry,
+    wanted: &[usize],
+    source: Source,
+    anchors: usize,
+) -> Option<Entry> {
     if source != Source::Torchvision || !name.contains("classification_head.cls_logits.") {
         return None;
     }
     let (found, expected) = (*entry.shape.first()?, *wanted.first()?);
-    let anchors = found.checked_sub(expected).filter(|a| *a > 0 && expected % *a == 0)?;
-    if entry.shape[1..] != wanted[1..] {
+    if anchors == 0 || found != expected + anchors || entry.shape[1..] != wanted[1..] {
         return None;
     }
     let row: usize = wanted[1..].iter().product();
@@ -291,9 +302,11 @@ mod tests {
     #[test]
     fn the_background_goes_from_each_anchor() {
         let name = "head.classification_head.cls_logits.bias";
-        let network = state(&[(name, &[4], 0.0)]); // two anchors, two classes
+        // Two anchors, two classes.
+        let network = state(&[(name, &[4], 0.0), (BOX_OFFSETS, &[8], 0.0)]);
         let values = vec![90.0, 1.0, 2.0, 91.0, 3.0, 4.0];
-        let file = StateDict::from([(name.to_owned(), Entry { shape: vec![6], values })]);
+        let mut file = state(&[(BOX_OFFSETS, &[8], 0.0)]);
+        file.insert(name.to_owned(), Entry { shape: vec![6], values });
         let import = Import::new(network.clone(), file.clone(), Source::Torchvision, &[]).unwrap();
         assert_eq!(import.rows[0].fate, Fate::Reshaped);
         assert_eq!(import.into_state().unwrap()[name].values, [1.0, 2.0, 3.0, 4.0]);

@@ -75,16 +75,26 @@ impl Source {
         }
     }
 
-    /// What a tensor of this name may be called here, likeliest first.
-    pub fn candidates(self, name: &str) -> Vec<String> {
+    /// What a tensor of this name may be called here, likeliest first. `finest_level`: the finest map that the file's
+    /// pyramid takes, see [`Source::finest_level`].
+    pub fn candidates(self, name: &str, finest_level: usize) -> Vec<String> {
         let spelled = match self {
             Self::Torchvision | Self::Timm => vec![name.to_owned(), dense_layer(name), nested(name)],
-            Self::Detectron2 => vec![name.to_owned(), pyramid(&residual(name))],
+            Self::Detectron2 => {
+                vec![name.to_owned(), pyramid(&residual(&sparse_rcnn_head(name)), finest_level)]
+            }
             Self::Effdet => vec![name.to_owned()],
         };
         // A backbone saved alone, for a detector that holds it under one of these.
         const PREFIXES: [&str; 4] = ["", "backbone.body.", "backbone.bottom_up.", "backbone."];
         PREFIXES.iter().flat_map(|prefix| spelled.iter().map(move |name| format!("{prefix}{name}"))).collect()
+    }
+
+    /// The finest map of the backbone that the pyramid in a file takes, 2 for C2: detectron2 numbers its layers by
+    /// it, others from 0.
+    pub fn finest_level<'a>(self, names: impl Iterator<Item = &'a str>) -> usize {
+        let level = |name: &str| name.strip_prefix("backbone.fpn_lateral")?.split_once('.')?.0.parse().ok();
+        names.filter_map(level).min().unwrap_or(2)
     }
 
     /// Whether a tensor that has no place here may be passed over: constants that the network has in its
@@ -178,19 +188,27 @@ fn residual(name: &str) -> String {
     format!("{prefix}{}", parts.join("."))
 }
 
-/// detectron2's pyramid: `backbone.fpn_lateral3` is the 1×1 convolution of C3, `fpn_output3` the 3×3 one of P3.
-/// Ours are counted from the finest map taken: from C3 for RetinaNet, which is what has this form here.
-fn pyramid(name: &str) -> String {
+/// detectron2's pyramid: `backbone.fpn_lateral3` is the 1×1 convolution of C3, `fpn_output3` the 3×3 one of P3; ours
+/// are counted from the finest.
+fn pyramid(name: &str, finest_level: usize) -> String {
     for (theirs, ours) in [("backbone.fpn_lateral", "inner_blocks"), ("backbone.fpn_output", "layer_blocks")]
     {
         let Some((level, last)) = name.strip_prefix(theirs).and_then(|rest| rest.split_once('.')) else {
             continue;
         };
-        if let Some(index) = level.parse::<usize>().ok().and_then(|level| level.checked_sub(3)) {
+        if let Some(index) = level.parse::<usize>().ok().and_then(|level| level.checked_sub(finest_level)) {
             return format!("backbone.fpn.{ours}.{index}.0.{last}");
         }
     }
     name.to_owned()
+}
+
+/// The towers of Sparse R-CNN, see [`crate::sparse_rcnn::detectron2::own_name`].
+fn sparse_rcnn_head(name: &str) -> String {
+    match name.starts_with("head.head_series.") {
+        true => crate::sparse_rcnn::detectron2::own_name(name),
+        false => name.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +217,7 @@ mod tests {
     use crate::weights::Entry;
 
     fn has(source: Source, theirs: &str, ours: &str) {
-        let candidates = source.candidates(theirs);
+        let candidates = source.candidates(theirs, 3);
         assert!(candidates.iter().any(|c| c == ours), "{theirs} → {candidates:?}, expected {ours}");
     }
 
@@ -234,10 +252,20 @@ mod tests {
             (Detectron2, "backbone.bottom_up.res3.1.conv2.weight", "backbone.bottom_up.res3.1.conv2.weight"),
             (Detectron2, "backbone.fpn_lateral3.weight", "backbone.fpn.inner_blocks.0.0.weight"),
             (Detectron2, "backbone.fpn_output5.bias", "backbone.fpn.layer_blocks.2.0.bias"),
+            (Detectron2, "head.head_series.5.reg_module.7.bias", "head.head_series.5.reg_module.2.norm.bias"),
             (Effdet, "fpn.cell.0.fnode.0.combine.edge_weights", "fpn.cell.0.fnode.0.combine.edge_weights"),
         ] {
             has(source, theirs, ours);
         }
+    }
+
+    #[test]
+    fn detectron2_counts_a_pyramid_by_its_finest_map() {
+        let names = ["backbone.fpn_lateral2.weight", "backbone.fpn_lateral5.weight", "stem.conv1.weight"];
+        assert_eq!(Source::Detectron2.finest_level(names.into_iter()), 2);
+        let of = |finest| Source::Detectron2.candidates("backbone.fpn_lateral5.bias", finest);
+        assert!(of(2).contains(&"backbone.fpn.inner_blocks.3.0.bias".to_owned()));
+        assert!(of(3).contains(&"backbone.fpn.inner_blocks.2.0.bias".to_owned()));
     }
 
     #[test]
