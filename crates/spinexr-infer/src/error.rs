@@ -1,6 +1,7 @@
 //! What can go wrong between a bundle, a film and a results file.
 
 use crate::device::DeviceError;
+use crate::engine::EngineError;
 use spinexr_models::weights::WeightsError;
 use std::path::{Path, PathBuf};
 
@@ -171,6 +172,9 @@ pub enum InferError {
         /// The panic's message.
         message: String,
     },
+    /// The engine asked for cannot be used.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// No such device in this build.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -2,10 +2,15 @@
 
 use crate::InferError;
 use crate::bundle::Bundle;
+use crate::engine::{Engine, EngineError};
 use crate::manifest::ModelSpec;
+#[cfg(feature = "ort")]
+use crate::ort_engine::{OrtNetwork, OrtRetinaNet};
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::{BoxXyxy, Detection, Finding, Logits};
 use spinexr_data::PreparedFilm;
+#[cfg(feature = "ort")]
+use spinexr_models::Task;
 use spinexr_models::weights::{self, StateDict, Strictness};
 use spinexr_models::{DenseNet, DenseNetInference, Detect, NotFinite};
 
@@ -27,6 +32,11 @@ enum Network {
 enum Classifier {
     Prepared(Box<DenseNetInference>),
     Module(Box<DenseNet>),
+    #[cfg(feature = "ort")]
+    Ort {
+        network: Box<OrtNetwork>,
+        classes: usize,
+    },
 }
 
 impl Classifier {
@@ -41,6 +51,8 @@ impl Classifier {
         match self {
             Self::Prepared(network) => network.forward(images),
             Self::Module(network) => network.forward(images),
+            #[cfg(feature = "ort")]
+            Self::Ort { network, classes } => network.logits(images, *classes),
         }
     }
 }
@@ -69,7 +81,51 @@ pub fn load_models(bundle: &Bundle, device: &Device) -> Result<Vec<LoadedModel>,
         .collect()
 }
 
+/// As [`load_models`], to be computed by this engine, on so many threads where it has threads of its own.
+///
+/// # Errors
+/// As [`load_models`]; [`InferError::Engine`] when the engine is not to be had, [`InferError::Export`] for a network
+/// that it cannot take.
+pub fn load_models_for(
+    bundle: &Bundle,
+    device: &Device,
+    engine: Engine,
+    threads: usize,
+) -> Result<Vec<LoadedModel>, InferError> {
+    match engine {
+        Engine::Native => load_models(bundle, device),
+        Engine::Ort if *device != Device::flex() => Err(EngineError::OtherDevice.into()),
+        Engine::Ort => {
+            let load = |spec: &ModelSpec| {
+                LoadedModel::in_ort(spec.clone(), &bundle.state_dict(&spec.name)?, threads)
+            };
+            bundle.manifest().models.iter().map(load).collect()
+        }
+    }
+}
+
 impl LoadedModel {
+    /// A model that ONNX Runtime computes.
+    #[cfg(feature = "ort")]
+    fn in_ort(spec: ModelSpec, state: &StateDict, threads: usize) -> Result<Self, InferError> {
+        let network = match spec.task {
+            Task::Classification => {
+                let network = Box::new(OrtNetwork::new(&spec, state, threads)?);
+                Network::Classifier(Classifier::Ort { network, classes: spec.classes.len() })
+            }
+            Task::Detection => Network::Detector {
+                findings: spec.findings()?,
+                network: Box::new(OrtRetinaNet::new(&spec, state, threads)?),
+            },
+        };
+        Ok(Self { spec, network })
+    }
+
+    #[cfg(not(feature = "ort"))]
+    fn in_ort(_spec: ModelSpec, _state: &StateDict, _threads: usize) -> Result<Self, InferError> {
+        Err(EngineError::NotBuilt.into())
+    }
+
     /// A model of its specification and weights.
     ///
     /// # Errors

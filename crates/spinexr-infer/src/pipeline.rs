@@ -14,10 +14,11 @@
 
 use crate::InferError;
 use crate::bundle::Bundle;
+use crate::engine::Engine;
 use crate::in_order::map_in_order;
 use crate::joint::{decision_of, join_boxes, joint_hash, joint_pixels};
 use crate::manifest::Decision;
-use crate::model::{LoadedModel, ModelOutput, load_models};
+use crate::model::{LoadedModel, ModelOutput, load_models_for};
 use burn::tensor::Device;
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
@@ -34,6 +35,8 @@ use std::time::Instant;
 pub struct PipelineOptions {
     /// Where the models run.
     pub device: Device,
+    /// What computes them.
+    pub engine: Engine,
     /// Threads that read films, besides those of the device.
     pub threads: usize,
     /// Most films a model sees at once.
@@ -51,6 +54,7 @@ impl Default for PipelineOptions {
     fn default() -> Self {
         Self {
             device: Device::flex(),
+            engine: Engine::Native,
             threads: 2,
             batch: 4,
             frame: 0,
@@ -127,7 +131,8 @@ impl Pipeline {
                     });
                 }
             }
-            models.extend(load_models(bundle, &options.device)?);
+            let threads = options.threads.max(1);
+            models.extend(load_models_for(bundle, &options.device, options.engine, threads)?);
         }
         if models.is_empty() {
             return Err(InferError::NoModel);

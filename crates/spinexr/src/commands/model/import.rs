@@ -8,9 +8,9 @@ use anyhow::{Context, anyhow};
 use spinexr_data::{Fit, InputSize};
 use spinexr_dicom::Policy;
 use spinexr_infer::import::{ImportRequest, Importing};
-use spinexr_models::Architecture;
 use spinexr_models::weights::import::{Fate, Row};
 use spinexr_models::weights::sources::Source;
+use spinexr_models::{Architecture, Task};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -43,6 +43,9 @@ pub struct ImportArgs {
     /// Input height and width in px, for example 224x224; by default that of the source's recipe
     #[arg(long, value_name = "HxW", value_parser = size)]
     input: Option<(u32, u32)>,
+    /// How films are brought to that size: stretch or letterbox; by default the one classifiers, the other detectors
+    #[arg(long, value_name = "FIT", requires = "input", value_parser = fit)]
+    fit: Option<Fit>,
     /// How films are read: standard or vindr
     #[arg(long, value_name = "POLICY", default_value = "standard", value_parser = policy)]
     policy: Policy,
@@ -66,6 +69,13 @@ fn policy(word: &str) -> Result<Policy, String> {
         .ok_or_else(|| "expected standard or vindr".to_owned())
 }
 
+fn fit(word: &str) -> Result<Fit, String> {
+    [Fit::Stretch, Fit::Letterbox]
+        .into_iter()
+        .find(|f| f.name() == word)
+        .ok_or_else(|| "expected stretch or letterbox".to_owned())
+}
+
 fn size(word: &str) -> Result<(u32, u32), String> {
     let number = |digits: &str| digits.parse::<u32>().ok();
     word.split_once('x')
@@ -75,10 +85,10 @@ fn size(word: &str) -> Result<(u32, u32), String> {
 
 pub fn run(args: ImportArgs, global: &Global) -> CommandResult {
     let name = args.output.file_stem().map_or_else(|| "model".into(), |s| s.to_string_lossy().into_owned());
-    let fit = match args.arch.task() {
-        spinexr_models::Task::Classification => Fit::Stretch,
-        spinexr_models::Task::Detection => Fit::Letterbox,
-    };
+    let fit = args.fit.unwrap_or(match args.arch.task() {
+        Task::Classification => Fit::Stretch,
+        Task::Detection => Fit::Letterbox,
+    });
     let request = ImportRequest {
         weights: args.weights.clone(),
         architecture: args.arch,
