@@ -19,6 +19,9 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug)]
 pub(crate) struct OrtNetwork(Mutex<Session>);
 
+/// Shape and values, row-major.
+type Output = (Vec<usize>, Vec<f32>);
+
 /// What is said of a film for which the library gave nothing.
 const FAILED: NotFinite = NotFinite("outputs (ONNX Runtime failed)");
 
@@ -61,7 +64,7 @@ impl OrtNetwork {
         &self,
         images: Tensor<4>,
         names: [&str; OUTPUTS],
-    ) -> Result<[(Vec<usize>, Vec<f32>); OUTPUTS], ort::Error> {
+    ) -> Result<[Output; OUTPUTS], ort::Error> {
         let shape = images.dims();
         let pixels =
             images.try_into_vec_as::<f32>().expect("images are a float tensor that can be read back");
@@ -118,7 +121,7 @@ impl Detect for OrtRetinaNet {
         let Ok([logits, deltas]) = self.network.run(images, ["class_logits", "box_deltas"]) else {
             return vec![Err(FAILED); n];
         };
-        let tensor = |(shape, values): (Vec<usize>, Vec<f32>)| {
+        let tensor = |(shape, values): Output| {
             let shape: [usize; 3] = shape.try_into().ok()?;
             Some(Tensor::<3>::from_data(TensorData::new(values, shape), &Device::flex()))
         };
