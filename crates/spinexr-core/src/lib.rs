@@ -24,5 +24,5 @@ pub use findings::{Category, Finding};
 pub use fusion::Gate;
 pub use hex::hex;
 pub use method::{BoxFusion, Method, Tta};
-pub use prediction::{Detection, FilmPrediction};
+pub use prediction::{Detection, FilmPrediction, Logits};
 pub use split::Split;

@@ -29,6 +29,64 @@ pub struct Timings {
     pub detect_ms: f64,
 }
 
+/// What a classifier says of a film. In files a number, or a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Logits {
+    /// Of being abnormal: a member of the ensemble.
+    Abnormal(f64),
+    /// One a class of a classifier for other things, which has no part in the ensemble.
+    Classes(Vec<f64>),
+}
+
+impl Logits {
+    /// The logit of being abnormal, if that is what the classifier is for.
+    pub fn abnormal(&self) -> Option<f64> {
+        match self {
+            Self::Abnormal(logit) => Some(*logit),
+            Self::Classes(_) => None,
+        }
+    }
+
+    /// The mean of the logits of several views of one film, as one classifier gives them; `None` without a view, or when
+    /// their classes differ.
+    pub fn mean(views: &[Self]) -> Option<Self> {
+        let count = views.len() as f64;
+        match views.first()? {
+            Self::Abnormal(_) => {
+                let logits: Option<Vec<f64>> = views.iter().map(Self::abnormal).collect();
+                Some(Self::Abnormal(logits?.iter().sum::<f64>() / count))
+            }
+            Self::Classes(first) => {
+                let mut sums = vec![0.0; first.len()];
+                for view in views {
+                    match view {
+                        Self::Classes(logits) if logits.len() == sums.len() => {
+                            sums.iter_mut().zip(logits).for_each(|(sum, logit)| *sum += logit);
+                        }
+                        _ => return None,
+                    }
+                }
+                Some(Self::Classes(sums.into_iter().map(|sum| sum / count).collect()))
+            }
+        }
+    }
+
+    /// All values.
+    pub fn values(&self) -> &[f64] {
+        match self {
+            Self::Abnormal(logit) => std::slice::from_ref(logit),
+            Self::Classes(logits) => logits,
+        }
+    }
+}
+
+impl From<f64> for Logits {
+    fn from(logit: f64) -> Self {
+        Self::Abnormal(logit)
+    }
+}
+
 /// The record of one film.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FilmPrediction {
@@ -43,8 +101,8 @@ pub struct FilmPrediction {
     pub height_px: u32,
     /// Film width, px.
     pub width_px: u32,
-    /// Film-level logit of each classifier, by model name.
-    pub logits: BTreeMap<String, f64>,
+    /// Film-level logits of each classifier, by model name.
+    pub logits: BTreeMap<String, Logits>,
     /// Sigmoid of the mean logit; `None` without a classifier.
     pub p_abnormal: Option<f64>,
     /// c*, the validation threshold on `p_abnormal`; `None` before one was chosen.
@@ -69,9 +127,9 @@ pub struct FilmPrediction {
 }
 
 impl FilmPrediction {
-    /// Mean of the classifiers' logits; `None` without a classifier.
+    /// Mean of the classifiers' logits of being abnormal; `None` without such a classifier.
     pub fn ensemble_logit(&self) -> Option<f64> {
-        let logits: Vec<f64> = self.logits.values().copied().collect();
+        let logits: Vec<f64> = self.logits.values().filter_map(Logits::abnormal).collect();
         fusion::ensemble_logit(&logits)
     }
 
@@ -90,6 +148,18 @@ impl FilmPrediction {
 mod tests {
     use super::*;
 
+    #[test]
+    fn views_of_one_classifier_have_a_mean() {
+        let classes = |values: [f64; 2]| Logits::Classes(values.to_vec());
+        assert_eq!(
+            Logits::mean(&[Logits::Abnormal(1.0), Logits::Abnormal(-2.0)]),
+            Some(Logits::Abnormal(-0.5))
+        );
+        assert_eq!(Logits::mean(&[classes([1.0, 2.0]), classes([3.0, 0.0])]), Some(classes([2.0, 1.0])));
+        assert_eq!(Logits::mean(&[classes([1.0, 2.0]), Logits::Abnormal(1.0)]), None);
+        assert_eq!(Logits::mean(&[]), None);
+    }
+
     fn record() -> FilmPrediction {
         let detection = |score| Detection {
             label: Finding::VertebralCollapse,
@@ -102,7 +172,11 @@ mod tests {
             split: Some(Split::Test),
             height_px: 100,
             width_px: 80,
-            logits: BTreeMap::from([("densenet121".to_owned(), -2.0), ("densenet169".to_owned(), 0.0)]),
+            logits: BTreeMap::from([
+                ("densenet121".to_owned(), Logits::Abnormal(-2.0)),
+                ("densenet169".to_owned(), Logits::Abnormal(0.0)),
+                ("three_classes".to_owned(), Logits::Classes(vec![9.0, 1.5, -9.0])),
+            ]),
             p_abnormal: Some(fusion::sigmoid(-1.0)),
             threshold: None,
             boxes: vec![],
@@ -121,6 +195,7 @@ mod tests {
         record.apply_gate(&Gate::with_c_star(0.28));
         let line = serde_json::to_string(&record).unwrap();
         assert!(!line.contains('\n'));
+        assert!(line.contains(r#""densenet121":-2.0"#) && line.contains(r#""three_classes":[9.0,1.5,-9.0]"#));
         assert_eq!(serde_json::from_str::<FilmPrediction>(&line).unwrap(), record);
     }
 

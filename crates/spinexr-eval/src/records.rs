@@ -73,8 +73,8 @@ pub fn check(record: &FilmPrediction) -> Result<(), Problem> {
     if record.study.is_empty() {
         return Err(Problem::EmptyId("study"));
     }
-    for (model, &value) in &record.logits {
-        if !value.is_finite() {
+    for (model, logits) in &record.logits {
+        if let Some(&value) = logits.values().iter().find(|value| !value.is_finite()) {
             return Err(Problem::NotFinite { what: format!("logit of {model}"), value });
         }
     }
@@ -150,7 +150,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("predictions.jsonl");
         let mut record = parse(LINE, "x").unwrap().remove(0);
-        record.logits.insert("m".into(), f64::NAN);
+        record.logits.insert("m".into(), f64::NAN.into());
         let error = write(&path, &[record]).unwrap_err().to_string();
         assert_eq!(error, "film a: logit of m is NaN; expected a finite number");
         assert!(!path.exists());

@@ -80,7 +80,8 @@ impl<P: Part> Predictions<P> {
                 return Err(fail(Problem::WrongSplit { expected: P::SPLIT, got: record.split }));
             }
             records::check(&record).map_err(fail)?;
-            let here: Vec<String> = record.logits.keys().cloned().collect();
+            let classifies = record.logits.iter().filter(|(_, logits)| logits.abnormal().is_some());
+            let here: Vec<String> = classifies.map(|(model, _)| model.clone()).collect();
             let (first, expected) = models.get_or_insert_with(|| (record.image.clone(), here.clone()));
             if *expected != here {
                 let (expected, first) = (expected.clone(), first.clone());
@@ -247,7 +248,7 @@ impl Scorer {
     /// Logit of the film; `None` where the record has none.
     pub fn logit(&self, film: &FilmPrediction) -> Option<f64> {
         match self {
-            Self::Model(name) => film.logits.get(name).copied(),
+            Self::Model(name) => film.logits.get(name)?.abnormal(),
             Self::Ensemble => film.ensemble_logit(),
         }
     }

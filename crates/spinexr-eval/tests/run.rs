@@ -207,7 +207,7 @@ fn inputs_that_disagree_name_the_film() {
         ("split is validation, expected test", |d| d.test[2].split = Some(Split::Validation)),
         ("split is missing, expected test", |d| d.test[2].split = None),
         ("logit of densenet121_mini_a is NaN", |d| {
-            d.test[4].logits.insert("densenet121_mini_a".into(), f64::NAN);
+            d.test[4].logits.insert("densenet121_mini_a".into(), f64::NAN.into());
         }),
         ("is inf; expected a finite number", |d| d.test[4].boxes_before_gate[0].score = f32::INFINITY),
         ("inverted box", |d| d.test[4].boxes_before_gate[0].xyxy.x2 = -5000.0),

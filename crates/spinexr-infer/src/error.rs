@@ -1,6 +1,8 @@
 //! What can go wrong between a bundle, a film and a results file.
 
 use crate::device::DeviceError;
+use crate::engine::EngineError;
+use spinexr_models::weights::WeightsError;
 use std::path::{Path, PathBuf};
 
 /// Every error of this crate.
@@ -85,6 +87,24 @@ pub enum InferError {
         /// Which tensor is missing, unexpected or of another shape.
         message: String,
     },
+    /// Weights of another program that cannot be taken.
+    #[error("{place}: {source}")]
+    Import {
+        /// The file.
+        place: String,
+        /// Why not.
+        source: WeightsError,
+    },
+    /// A network that cannot be written in this form.
+    #[error("model {model:?} ({architecture}) cannot be written as ONNX: {message}")]
+    Export {
+        /// Model name.
+        model: String,
+        /// Its architecture.
+        architecture: String,
+        /// Why not.
+        message: String,
+    },
     /// Two models of one framework have the same name.
     #[error("two models are named {name:?}: {first} and {second}; rename one")]
     NameClash {
@@ -152,6 +172,9 @@ pub enum InferError {
         /// The panic's message.
         message: String,
     },
+    /// The engine asked for cannot be used.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// No such device in this build.
     #[error(transparent)]
     Device(#[from] DeviceError),

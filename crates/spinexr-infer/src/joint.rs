@@ -2,12 +2,12 @@
 
 use crate::InferError;
 use crate::bundle::Bundle;
-use crate::manifest::Decision;
+use crate::manifest::{Decision, ModelSpec};
 use sha2::{Digest, Sha256};
 use spinexr_core::nms::class_wise_nms;
 use spinexr_core::{BoxFusion, BoxXyxy, Detection, hex};
 use spinexr_dicom::Policy;
-use spinexr_models::{DetectConfig, Task};
+use spinexr_models::DetectConfig;
 
 /// The boxes of one detector and view as they are; of several, put together by `fusion`.
 pub(crate) fn join_boxes(
@@ -41,7 +41,7 @@ pub(crate) fn decision_of(
         return Ok(given);
     }
     let Some(holder) = bundles.iter().find(|b| b.manifest().decision.is_some()) else { return Ok(None) };
-    let classifies = |b: &Bundle| b.manifest().models.iter().any(|m| m.task == Task::Classification);
+    let classifies = |b: &Bundle| b.manifest().models.iter().any(ModelSpec::is_of_ensemble);
     let others = bundles.iter().filter(|b| !std::ptr::eq(*b, holder));
     if others.clone().any(|b| b.manifest().decision.is_some() || classifies(b)) {
         return Err(InferError::AmbiguousDecision {

@@ -11,15 +11,20 @@
 pub mod bundle;
 pub mod card;
 pub mod device;
+pub mod engine;
 pub mod error;
 pub mod evidence_picture;
 pub mod explain;
+pub mod export;
+pub mod import;
 mod in_order;
 mod joint;
 mod label_layout;
 mod lettering;
 pub mod manifest;
 pub mod model;
+#[cfg(feature = "ort")]
+mod ort_engine;
 pub mod outputs;
 pub mod overlay;
 pub mod pipeline;
@@ -28,6 +33,7 @@ pub mod weights_file;
 pub use bundle::{Bundle, BundleInfo, combine};
 pub use card::{CardFacts, CardMetric, card};
 pub use device::{DeviceChoice, DeviceError, parse_device};
+pub use engine::{Engine, EngineError};
 pub use error::InferError;
 pub use explain::{Explainer, Explanation};
 pub use manifest::{BundleManifest, ChosenOn, Decision, ModelSpec};

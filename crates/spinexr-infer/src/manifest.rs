@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use spinexr_core::{BoxFusion, Finding, Gate, Method, Tta};
 use spinexr_data::{HoldOut, InputSize};
 use spinexr_dicom::Policy;
-use spinexr_models::{Architecture, DetectConfig, Normalisation, Task};
+use spinexr_models::{Architecture, DenseNetConfig, DetectConfig, DetectorConfig, Normalisation, Task};
 use std::collections::BTreeSet;
 
 /// Version of the bundle format that this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// The one class of a film-level classifier.
+/// The one class of a classifier that is a member of the ensemble.
 pub const ABNORMAL: &str = "abnormal";
 
 /// The contents of `bundle.toml`.
@@ -53,7 +53,8 @@ pub struct ModelSpec {
     pub architecture: Architecture,
     /// What the network does; must be the architecture's task.
     pub task: Task,
-    /// Class names by index: `["abnormal"]`, or the findings of a detector.
+    /// Class names by index: `["abnormal"]`, or the findings of a detector. A classifier of other classes gives its
+    /// logits and has no part in the ensemble.
     pub classes: Vec<String>,
     /// Input channels; a film is repeated over them.
     pub in_channels: usize,
@@ -132,6 +133,25 @@ impl ModelSpec {
                 })
             })
             .collect()
+    }
+
+    /// The measures of a classifier as specified; `None` for a detector.
+    pub fn densenet(&self) -> Option<DenseNetConfig> {
+        let config = self.architecture.classifier_config()?;
+        let final_relu = self.final_relu.unwrap_or(config.final_relu);
+        let config = config.with_num_classes(self.classes.len()).with_in_channels(self.in_channels);
+        Some(config.with_final_relu(final_relu))
+    }
+
+    /// The measures of a detector as specified; `None` for a classifier.
+    pub fn detector(&self) -> Option<DetectorConfig> {
+        let config = self.architecture.detector_config()?;
+        Some(config.with_num_classes(self.classes.len()).with_in_channels(self.in_channels))
+    }
+
+    /// Whether the model is a classifier that the ensemble's p(abnormal) is made of.
+    pub fn is_of_ensemble(&self) -> bool {
+        self.task == Task::Classification && matches!(&self.classes[..], [class] if class == ABNORMAL)
     }
 
     /// The validation studies that were held out of the model's training.

@@ -2,13 +2,18 @@
 
 use crate::InferError;
 use crate::bundle::Bundle;
+use crate::engine::{Engine, EngineError};
 use crate::manifest::ModelSpec;
+#[cfg(feature = "ort")]
+use crate::ort_engine::{OrtNetwork, OrtRetinaNet};
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::method::View;
-use spinexr_core::{BoxXyxy, Detection, Finding, Tta};
+use spinexr_core::{BoxXyxy, Detection, Finding, Logits, Tta};
 use spinexr_data::PreparedFilm;
+#[cfg(feature = "ort")]
+use spinexr_models::Task;
 use spinexr_models::weights::{self, StateDict, Strictness};
-use spinexr_models::{DenseNet, DenseNetConfig, DenseNetInference, Detect, DetectorConfig, NotFinite};
+use spinexr_models::{DenseNet, DenseNetInference, Detect, NotFinite};
 use std::borrow::Cow;
 
 /// A model, ready to run.
@@ -29,6 +34,11 @@ enum Network {
 enum Classifier {
     Prepared(Box<DenseNetInference>),
     Module(Box<DenseNet>),
+    #[cfg(feature = "ort")]
+    Ort {
+        network: Box<OrtNetwork>,
+        classes: usize,
+    },
 }
 
 impl Classifier {
@@ -43,6 +53,8 @@ impl Classifier {
         match self {
             Self::Prepared(network) => network.forward(images),
             Self::Module(network) => network.forward(images),
+            #[cfg(feature = "ort")]
+            Self::Ort { network, classes } => network.logits(images, *classes),
         }
     }
 }
@@ -50,8 +62,8 @@ impl Classifier {
 /// What a model says of one film.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelOutput {
-    /// Film-level logit of a classifier, the mean over the views.
-    Logit(f64),
+    /// Film-level logits of a classifier, the mean over the views.
+    Logits(Logits),
     /// Boxes of a detector, one list a view, in film px, clipped to the film, best score first.
     Boxes(Vec<Vec<Detection>>),
 }
@@ -60,8 +72,8 @@ pub enum ModelOutput {
 ///
 /// # Errors
 /// [`InferError::ModelWeights`] when the weights are not exactly those of the architecture, naming the
-/// tensors; [`InferError::ManifestValue`] when a model cannot serve the pipeline (a classifier of several
-/// classes, a detector of things that are no findings).
+/// tensors; [`InferError::ManifestValue`] when a model cannot serve the pipeline (a detector of
+/// things that are no findings).
 pub fn load_models(bundle: &Bundle, device: &Device) -> Result<Vec<LoadedModel>, InferError> {
     bundle
         .manifest()
@@ -71,55 +83,70 @@ pub fn load_models(bundle: &Bundle, device: &Device) -> Result<Vec<LoadedModel>,
         .collect()
 }
 
+/// As [`load_models`], to be computed by this engine, on so many threads where it has threads of its own.
+///
+/// # Errors
+/// As [`load_models`]; [`InferError::Engine`] when the engine is not to be had, [`InferError::Export`] for a network
+/// that it cannot take.
+pub fn load_models_for(
+    bundle: &Bundle,
+    device: &Device,
+    engine: Engine,
+    threads: usize,
+) -> Result<Vec<LoadedModel>, InferError> {
+    match engine {
+        Engine::Native => load_models(bundle, device),
+        Engine::Ort if *device != Device::flex() => Err(EngineError::OtherDevice.into()),
+        Engine::Ort => {
+            let load = |spec: &ModelSpec| {
+                LoadedModel::in_ort(spec.clone(), &bundle.state_dict(&spec.name)?, threads)
+            };
+            bundle.manifest().models.iter().map(load).collect()
+        }
+    }
+}
+
 impl LoadedModel {
+    /// A model that ONNX Runtime computes.
+    #[cfg(feature = "ort")]
+    fn in_ort(spec: ModelSpec, state: &StateDict, threads: usize) -> Result<Self, InferError> {
+        let network = match spec.task {
+            Task::Classification => {
+                let network = Box::new(OrtNetwork::new(&spec, state, threads)?);
+                Network::Classifier(Classifier::Ort { network, classes: spec.classes.len() })
+            }
+            Task::Detection => Network::Detector {
+                findings: spec.findings()?,
+                network: Box::new(OrtRetinaNet::new(&spec, state, threads)?),
+            },
+        };
+        Ok(Self { spec, network })
+    }
+
+    #[cfg(not(feature = "ort"))]
+    fn in_ort(_spec: ModelSpec, _state: &StateDict, _threads: usize) -> Result<Self, InferError> {
+        Err(EngineError::NotBuilt.into())
+    }
+
     /// A model of its specification and weights.
     ///
     /// # Errors
     /// As [`load_models`].
     pub fn new(spec: ModelSpec, state: &StateDict, device: &Device) -> Result<Self, InferError> {
-        let architecture = spec.architecture;
-        let network = match (architecture.classifier_config(), architecture.detector_config()) {
-            (Some(config), _) => Self::classifier(&spec, config, state, device)?,
-            (None, Some(config)) => Self::detector(&spec, config, state, device)?,
+        let network = match (spec.densenet(), spec.detector()) {
+            (Some(config), _) => {
+                let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
+                    .map_err(|e| wrong_weights(&spec, &e))?;
+                Network::Classifier(Classifier::new(network, device))
+            }
+            (None, Some(config)) => {
+                let findings = spec.findings()?;
+                let network = config.load(state, device).map_err(|e| wrong_weights(&spec, &e))?;
+                Network::Detector { network, findings }
+            }
             (None, None) => unreachable!("a network is a classifier or a detector"),
         };
         Ok(Self { spec, network })
-    }
-
-    fn classifier(
-        spec: &ModelSpec,
-        config: DenseNetConfig,
-        state: &StateDict,
-        device: &Device,
-    ) -> Result<Network, InferError> {
-        if spec.classes.len() != 1 {
-            return Err(InferError::ManifestValue {
-                place: format!("model {:?}", spec.name),
-                key: "classes".to_owned(),
-                expected: "one class, abnormal, for a film-level classifier".to_owned(),
-                got: format!("{} classes", spec.classes.len()),
-            });
-        }
-        let final_relu = spec.final_relu.unwrap_or(config.final_relu);
-        let config = config
-            .with_num_classes(spec.classes.len())
-            .with_in_channels(spec.in_channels)
-            .with_final_relu(final_relu);
-        let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)
-            .map_err(|e| wrong_weights(spec, &e))?;
-        Ok(Network::Classifier(Classifier::new(network, device)))
-    }
-
-    fn detector(
-        spec: &ModelSpec,
-        config: DetectorConfig,
-        state: &StateDict,
-        device: &Device,
-    ) -> Result<Network, InferError> {
-        let findings = spec.findings()?;
-        let config = config.with_num_classes(findings.len()).with_in_channels(spec.in_channels);
-        let network = config.load(state, device).map_err(|e| wrong_weights(spec, &e))?;
-        Ok(Network::Detector { network, findings })
     }
 
     /// What the bundle says of the model.
@@ -162,30 +189,14 @@ impl LoadedModel {
         device: &Device,
     ) -> Vec<Result<ModelOutput, NotFinite>> {
         let views = tta.views();
-        let mut found: Vec<Result<ModelOutput, NotFinite>> = vec![];
+        let mut by_film: Vec<Vec<Result<ModelOutput, NotFinite>>> = films.iter().map(|_| vec![]).collect();
         for view in &views {
             let seen: Vec<Cow<'_, PreparedFilm>> = films.iter().map(|film| self.view(film, view)).collect();
-            let outputs = self.run_view(&seen, view.flip, device);
-            if found.is_empty() {
-                found = outputs;
-                continue;
-            }
-            for (so_far, output) in found.iter_mut().zip(outputs) {
-                match (&mut *so_far, output) {
-                    (Ok(ModelOutput::Logit(sum)), Ok(ModelOutput::Logit(logit))) => *sum += logit,
-                    (Ok(ModelOutput::Boxes(lists)), Ok(ModelOutput::Boxes(more))) => lists.extend(more),
-                    (Ok(_), Err(not_finite)) => *so_far = Err(not_finite),
-                    (Err(_), _) => {}
-                    (Ok(_), Ok(_)) => unreachable!("a model is a classifier or a detector at every view"),
-                }
+            for (outputs, output) in by_film.iter_mut().zip(self.run_view(&seen, view.flip, device)) {
+                outputs.push(output);
             }
         }
-        for output in &mut found {
-            if let Ok(ModelOutput::Logit(sum)) = output {
-                *sum /= views.len() as f64;
-            }
-        }
-        found
+        by_film.into_iter().map(joined).collect()
     }
 
     /// The film as a view shows it.
@@ -204,12 +215,13 @@ impl LoadedModel {
         let images = self.spec.normalisation.apply(images(films, device)); // [N, C, H, W]
         match &self.network {
             Network::Classifier(network) => {
-                let logits = network.forward(images); // [N, 1]
+                let logits = network.forward(images); // [N, K]
+                let classes = self.spec.classes.len();
                 values(logits)
-                    .into_iter()
-                    .map(|logit| match logit.is_finite() {
-                        true => Ok(ModelOutput::Logit(f64::from(logit))),
+                    .chunks_exact(classes)
+                    .map(|logits| match logits.iter().all(|logit| logit.is_finite()) {
                         false => Err(NotFinite("logits")),
+                        true => Ok(ModelOutput::Logits(self.logits(logits))),
                     })
                     .collect()
             }
@@ -237,6 +249,31 @@ impl LoadedModel {
     }
 }
 
+impl LoadedModel {
+    /// A classifier's values for one film: of being abnormal when that is its one class.
+    fn logits(&self, values: &[f32]) -> Logits {
+        match values {
+            [logit] if self.spec.is_of_ensemble() => Logits::Abnormal(f64::from(*logit)),
+            _ => Logits::Classes(values.iter().copied().map(f64::from).collect()),
+        }
+    }
+}
+
+/// What the views of one film say together; not finite as soon as one is.
+fn joined(views: Vec<Result<ModelOutput, NotFinite>>) -> Result<ModelOutput, NotFinite> {
+    let (mut logits, mut lists) = (vec![], vec![]);
+    for view in views {
+        match view? {
+            ModelOutput::Logits(of_view) => logits.push(of_view),
+            ModelOutput::Boxes(of_view) => lists.extend(of_view),
+        }
+    }
+    Ok(match Logits::mean(&logits) {
+        Some(mean) => ModelOutput::Logits(mean),
+        None => ModelOutput::Boxes(lists),
+    })
+}
+
 /// A box in input px as one in film px, clipped to the film; `None` when nothing of it is on the film.
 pub(crate) fn box_on_film(input_box: &BoxXyxy, film: &PreparedFilm) -> Option<BoxXyxy> {
     let on_film = film.map.to_film(input_box).clip(film.film_width_px as f32, film.film_height_px as f32);
@@ -254,7 +291,7 @@ fn images(films: &[Cow<'_, PreparedFilm>], device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(pixels, [films.len(), 1, height, width]), device)
 }
 
-/// The values of `[N, 1]`.
+/// The values of `[N, K]`, row by row.
 fn values(x: Tensor<2>) -> Vec<f32> {
     x.try_into_vec_as::<f32>().expect("a network gives float tensors that can be read back")
 }

@@ -237,7 +237,7 @@ mod tests {
             split: None,
             height_px: 200,
             width_px: 100,
-            logits: BTreeMap::from([("m".to_owned(), -3.0)]),
+            logits: BTreeMap::from([("m".to_owned(), (-3.0).into())]),
             p_abnormal: Some(0.05),
             threshold: None,
             boxes: vec![],

@@ -4,9 +4,10 @@
 //! a film's prediction does not depend on the films beside it. Results come in the order of the films given,
 //! and a film that cannot be predicted gives an error in its place while the others go on.
 //!
-//! **Several classifiers** are an ensemble: p(abnormal) is the sigmoid of their mean logit. The boxes of **several
-//! detectors** are put together by weighted box fusion, or by class-wise suppression with the first detector's IoU;
-//! its number of boxes holds for both.
+//! **Several classifiers** are an ensemble: p(abnormal) is the sigmoid of their mean logit. A classifier for other
+//! classes than "abnormal" gives its logits and has no part in it. The boxes of **several detectors** are put together
+//! by weighted box fusion, or by class-wise suppression with the first detector's IoU; its number of boxes holds for
+//! both.
 //!
 //! **Several views** of a film ([`spinexr_core::Tta`]): a classifier's logit is the mean over them, taken before the
 //! sigmoid; a detector's boxes are brought back to the film, and each view counts as a detector of its own. Further
@@ -17,14 +18,15 @@
 
 use crate::InferError;
 use crate::bundle::Bundle;
+use crate::engine::Engine;
 use crate::in_order::map_in_order;
 use crate::joint::{decision_of, join_boxes, joint_hash, joint_pixels};
 use crate::manifest::{Decision, check_method};
-use crate::model::{LoadedModel, ModelOutput, load_models};
+use crate::model::{LoadedModel, ModelOutput, load_models_for};
 use burn::tensor::Device;
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{Detection, FilmPrediction, Method, Split, fusion};
+use spinexr_core::{Detection, FilmPrediction, Logits, Method, Split, fusion};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
 use std::collections::BTreeMap;
@@ -37,6 +39,8 @@ use std::time::Instant;
 pub struct PipelineOptions {
     /// Where the models run.
     pub device: Device,
+    /// What computes them.
+    pub engine: Engine,
     /// Threads that read films, besides those of the device.
     pub threads: usize,
     /// Most films a model sees at once.
@@ -56,6 +60,7 @@ impl Default for PipelineOptions {
     fn default() -> Self {
         Self {
             device: Device::flex(),
+            engine: Engine::Native,
             threads: 2,
             batch: 4,
             frame: 0,
@@ -134,7 +139,8 @@ impl Pipeline {
                     });
                 }
             }
-            models.extend(load_models(bundle, &options.device)?);
+            let threads = options.threads.max(1);
+            models.extend(load_models_for(bundle, &options.device, options.engine, threads)?);
         }
         if models.is_empty() {
             return Err(InferError::NoModel);
@@ -380,8 +386,8 @@ impl Pipeline {
             for ((slot, output), film) in found.iter_mut().zip(outputs).zip(&good) {
                 let Ok(so_far) = slot else { continue };
                 match output {
-                    Ok(ModelOutput::Logit(logit)) => {
-                        so_far.logits.insert(model.spec().name.clone(), logit);
+                    Ok(ModelOutput::Logits(logits)) => {
+                        so_far.logits.insert(model.spec().name.clone(), logits);
                         so_far.timings.classify_ms += share_ms;
                     }
                     Ok(ModelOutput::Boxes(lists)) => {
@@ -446,7 +452,7 @@ impl Pipeline {
 /// What the models have said of a film so far.
 #[derive(Default)]
 struct Found {
-    logits: BTreeMap<String, f64>,
+    logits: BTreeMap<String, Logits>,
     /// One list a detector and view.
     boxes: Vec<Vec<Detection>>,
     timings: Timings,

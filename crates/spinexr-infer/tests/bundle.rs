@@ -216,14 +216,6 @@ fn weights_of_another_architecture_name_tensors() {
 }
 
 #[test]
-fn a_classifier_of_many_classes_does_not_serve() {
-    let (mut spec, state) = classifier("a", Architecture::DensenetMiniA, 1);
-    spec.classes = vec!["cat".to_owned(), "dog".to_owned()];
-    let error = load_models(&bundle(vec![(spec, state)], None), &Device::flex()).unwrap_err().to_string();
-    assert!(error.contains("one class") && error.contains('2'), "{error}");
-}
-
-#[test]
 fn combining_keeps_models_and_refuses_one_name_twice() {
     let a = bundle(vec![classifier("a", Architecture::DensenetMiniA, 1)], None);
     let boxes = bundle(vec![detector("boxes", 3)], None);

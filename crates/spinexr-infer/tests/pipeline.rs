@@ -48,7 +48,8 @@ fn the_record_is_complete() {
     assert_eq!((film.image.as_str(), film.height_px, film.width_px), ("0a1b", 300, 200));
     assert!(film.study.starts_with("2.25."), "the study of the header: {}", film.study);
     assert_eq!(film.logits.keys().collect::<Vec<_>>(), ["a", "b"]);
-    let mean = (film.logits["a"] + film.logits["b"]) / 2.0;
+    let logit = |model: &str| film.logits[model].abnormal().unwrap();
+    let mean = (logit("a") + logit("b")) / 2.0;
     assert_eq!(film.p_abnormal, Some(fusion::sigmoid(mean)));
     assert_eq!((film.threshold, film.split), (None, None));
     assert_eq!(film.boxes, film.boxes_before_gate, "no threshold, no gate");

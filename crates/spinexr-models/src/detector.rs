@@ -169,6 +169,34 @@ impl DetectorConfig {
         self
     }
 
+    /// The weight of the first convolution, which tells the channels of the input: `[out, in, kh, kw]`.
+    pub fn stem_weight(&self) -> &'static str {
+        match self {
+            Self::RetinaNet(_) | Self::SparseRcnn(_) | Self::FasterRcnn(_) => "backbone.body.conv1.weight",
+            Self::EfficientDet(_) => "backbone.conv_stem.weight",
+        }
+    }
+
+    /// How many classes the weights in `state` are for, with whatever the reference counts as background; `None`
+    /// without their last layer.
+    pub fn classes_in(&self, state: &StateDict) -> Option<usize> {
+        match self {
+            Self::RetinaNet(config) => {
+                let outputs = state.get("head.classification_head.cls_logits.bias")?.values.len();
+                Some(outputs / config.anchors.per_location())
+            }
+            Self::SparseRcnn(_) => Some(state.get("head.head_series.0.class_logits.bias")?.values.len()),
+            // The first of its classes is the background, which its own configuration does not count.
+            Self::FasterRcnn(_) => {
+                state.get("roi_heads.box_predictor.cls_score.bias")?.values.len().checked_sub(1)
+            }
+            Self::EfficientDet(config) => {
+                let outputs = state.get("class_net.predict.conv_pw.bias")?.values.len();
+                Some(outputs / config.anchors.per_location())
+            }
+        }
+    }
+
     /// How its reference turns outputs into boxes.
     pub fn detect_config(&self) -> DetectConfig {
         match self {

@@ -28,6 +28,7 @@ pub mod linear;
 pub mod losses;
 pub mod matcher;
 pub mod normalisation;
+pub mod onnx;
 pub mod resnet;
 mod resnet_inference;
 pub mod retinanet;

@@ -99,6 +99,17 @@ impl RetinaNetConfig {
         Self { num_classes, ..self }
     }
 
+    /// The anchors of an image of `height` × `width` px, which is padded to a multiple of 32 first, in the order of
+    /// the network's outputs.
+    pub fn anchors_of(&self, height: usize, width: usize) -> Anchors {
+        let size = (height.next_multiple_of(SIZE_DIVISOR), width.next_multiple_of(SIZE_DIVISOR));
+        // Every step to a coarser level halves and rounds up.
+        let levels = self.finest_level..self.finest_level + self.fpn().levels();
+        let maps: Vec<(usize, usize)> =
+            levels.map(|level| (size.0.div_ceil(1 << level), size.1.div_ceil(1 << level))).collect();
+        self.anchors.generate(size, &maps)
+    }
+
     /// The pyramid's configuration.
     ///
     /// # Panics
@@ -200,7 +211,7 @@ pub struct RetinaNetOutput {
 }
 
 /// Images are padded at the bottom and the right to a multiple of this, as torchvision does.
-const SIZE_DIVISOR: usize = 32;
+pub(crate) const SIZE_DIVISOR: usize = 32;
 
 // x: [N, C, H, W] -> the same with zeros at the bottom and the right, up to a multiple of SIZE_DIVISOR
 pub(crate) fn padded_input(x: Tensor<4>) -> Tensor<4> {

@@ -4,8 +4,19 @@
 //! The module trees of this crate are laid out so that Burn's paths are PyTorch's. Three rules bridge the
 //! rest: `denselayer.0` is `denselayer1`; a name ending in `num_batches_tracked` is PyTorch bookkeeping that
 //! nothing here needs; a frozen norm's weight and bias are still entries.
+//!
+//! [`file`] reads the files of other programs, [`sources`] brings their names to ours, and [`import`] holds the
+//! result against a network.
+
+mod archive;
+pub mod file;
+pub mod import;
+mod pickle;
+pub mod sources;
+mod strided;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -29,9 +40,45 @@ pub enum WeightsError {
     /// The names or shapes are not the module's.
     #[error("the weights do not fit the network: {0}")]
     Mismatch(Mismatch),
-    /// The bytes are not safetensors, or were cut short.
-    #[error("not a whole safetensors file: {0}")]
+    /// A head for another number of classes.
+    #[error(
+        "{name} has {found} outputs in the file, expected {expected}: name the classes of the file, or leave this head out (it begins with random values and is to be trained)"
+    )]
+    Head {
+        /// Name in the network.
+        name: String,
+        /// Outputs of the network.
+        expected: usize,
+        /// Outputs in the file.
+        found: usize,
+    },
+    /// The bytes are of no known form, cut short or contradict themselves.
+    #[error("{0}")]
     Format(String),
+    /// The file cannot be read.
+    #[error("{}: cannot read: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A pickle is cut short, contradicts itself or has what no file of weights has.
+    #[error("the pickle is broken at byte {at}: {message}")]
+    Pickle {
+        /// Where the faulty instruction lies.
+        at: usize,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A pickle asks for something that is not a part of weights. Nothing of it was run.
+    #[error(
+        "the file asks to run {name}: refused. Only tensors, numbers and containers are read; of a file that holds more, save the model's state_dict() alone"
+    )]
+    Refused {
+        /// Module and name of what it asks for.
+        name: String,
+    },
     /// A tensor of a kind that holds no weights.
     #[error("tensor {name:?} has the element type {found}, expected one of F32, F64, F16, BF16")]
     ElementType {
@@ -252,7 +299,8 @@ pub fn to_safetensors(state: &StateDict, metadata: BTreeMap<String, String>) -> 
 /// [`WeightsError::Format`] when the bytes are garbage or cut short, [`WeightsError::ElementType`] for
 /// integers and the like, [`WeightsError::NotFinite`] for NaN or infinite values.
 pub fn from_safetensors(bytes: &[u8]) -> Result<StateDict, WeightsError> {
-    let file = SafeTensors::deserialize(bytes).map_err(|e| WeightsError::Format(e.to_string()))?;
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| WeightsError::Format(format!("not a whole safetensors file: {e}")))?;
     let mut state = StateDict::new();
     for (name, view) in file.iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")) {
         let dtype = match view.dtype() {

@@ -13,6 +13,7 @@ use spinexr_core::Finding;
 use spinexr_data::{AugmentConfig, InputSize, SamplerConfig};
 use spinexr_dicom::Policy;
 use spinexr_models::resnet::NormMode;
+use spinexr_models::weights::sources::Source;
 use spinexr_models::{Architecture, DenseNetConfig, DetectorConfig, Normalisation};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -121,12 +122,19 @@ pub struct ModelConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitialWeights {
-    /// A safetensors file with PyTorch-style names.
+    /// A safetensors, PyTorch (`.pth`, `.pt`) or detectron2 (`.pkl`) file.
     pub weights: PathBuf,
+    /// Whose names the file has; torchvision's, which are this program's too, where nothing is said.
+    #[serde(default, skip_serializing_if = "is_torchvision")]
+    pub source: Source,
     /// Starts of names that keep their random weights (a head for other classes); all others must be there
     /// and fit.
     #[serde(default)]
     pub leave_out: Vec<String>,
+}
+
+fn is_torchvision(source: &Source) -> bool {
+    *source == Source::Torchvision
 }
 
 /// Batches and rhythm.

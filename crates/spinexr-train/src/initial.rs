@@ -4,11 +4,11 @@ use crate::config::InitialWeights;
 use crate::error::TrainError;
 use crate::params::has_prefix;
 use burn::module::Module;
-use spinexr_models::sparse_rcnn::detectron2::{from_detectron2, has_detectron2_names};
-use spinexr_models::weights::{self, Mismatch, Strictness, WeightsError};
+use spinexr_models::weights::import::Import;
+use spinexr_models::weights::{self, Strictness, file};
 
-/// `model` with the file's weights; names under `leave_out` keep what they have, all others must be in the
-/// file and fit. A file with detectron2's names is read as one with this program's.
+/// `model` with the file's weights, of any form that [`file::read_file`] knows; names under `leave_out` keep what
+/// they have, all others must be in the file and fit. What the file has beyond that is passed over.
 ///
 /// # Errors
 /// An unreadable file, names or shapes that do not fit, or a `leave_out` that fits no name.
@@ -16,22 +16,10 @@ pub(crate) fn load<M: Module>(model: M, initial: &InitialWeights) -> Result<M, T
     let path = &initial.weights;
     let fault = |source| TrainError::Weights { path: path.clone(), source };
     check_prefixes(&model, "model.initial.leave_out", &initial.leave_out)?;
-    let bytes = std::fs::read(path).map_err(TrainError::io(path, "read"))?;
-    let mut state = weights::from_safetensors(&bytes).map_err(fault)?;
-    if has_detectron2_names(&state) {
-        state = from_detectron2(state);
-    }
-    let left_out = |name: &str| initial.leave_out.iter().any(|p| has_prefix(name, p));
-    state.retain(|name, _| !left_out(name));
-    let missing: Vec<String> = weights::named_tensors(&model)
-        .into_iter()
-        .map(|tensor| tensor.name)
-        .filter(|name| !left_out(name) && !state.contains_key(name))
-        .collect();
-    if !missing.is_empty() {
-        return Err(fault(WeightsError::Mismatch(Mismatch { missing, ..Mismatch::default() })));
-    }
-    weights::load_state_dict(model, &state, Strictness::Partial).map_err(fault)
+    let found = file::read_file(path).map_err(fault)?;
+    let import = Import::new(weights::state_dict(&model), found, initial.source, &initial.leave_out);
+    let state = import.and_then(|import| import.ignore_unexpected().into_state()).map_err(fault)?;
+    weights::load_state_dict(model, &state, Strictness::Exact).map_err(fault)
 }
 
 /// Every prefix is the start of some name of `model`.

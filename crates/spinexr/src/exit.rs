@@ -21,6 +21,8 @@ pub enum Done {
 pub enum CommandError {
     /// The command line or a configuration file is wrong.
     Usage(anyhow::Error),
+    /// As [`CommandError::Usage`], with a document on stdout that tells of it already.
+    Told(anyhow::Error),
     /// The work failed.
     Failed(anyhow::Error),
 }
@@ -42,6 +44,10 @@ pub fn usage(error: impl Into<anyhow::Error>) -> CommandError {
 /// Prints the error, if any, and gives the exit code.
 pub fn report(result: CommandResult, json: bool) -> ExitCode {
     let (error, code) = match result {
+        Err(CommandError::Told(error)) => {
+            eprintln!("spinexr: {error:#}");
+            return ExitCode::from(USAGE);
+        }
         Ok(Done::All) => return ExitCode::SUCCESS,
         Ok(Done::SomeFailed) => return ExitCode::from(FAILED),
         Err(CommandError::Usage(error)) => (error, USAGE),

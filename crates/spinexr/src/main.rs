@@ -68,7 +68,7 @@ enum Command {
     Predict(commands::predict::Args),
     /// Compute tables and curves from predictions
     Evaluate(commands::evaluate::Args),
-    /// Look at, verify and combine bundles
+    /// Look at, verify, combine, import and export bundles
     Model(commands::model::Args),
     /// Say what this build and this machine can do, with a self-test of each part
     Doctor(commands::doctor::Args),

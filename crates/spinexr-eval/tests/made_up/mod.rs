@@ -88,7 +88,7 @@ fn film(
         split: Some(split),
         height_px: HEIGHT_PX,
         width_px: WIDTH_PX,
-        logits,
+        logits: logits.into_iter().map(|(model, logit)| (model, logit.into())).collect(),
         p_abnormal: Some(fusion::sigmoid(mean_logit)),
         threshold: None,
         boxes: vec![],

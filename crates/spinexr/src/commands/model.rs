@@ -1,4 +1,8 @@
-//! `spinexr model`: bundles looked at, verified, and put together with their decision rule.
+//! `spinexr model`: bundles looked at, verified, put together with their decision rule, made of other programs'
+//! weights and written for other programs.
+
+mod export;
+mod import;
 
 use crate::Global;
 use crate::console::table;
@@ -38,6 +42,10 @@ enum What {
     },
     /// Put classifiers and a detector together, with c* chosen on validation predictions
     Combine(CombineArgs),
+    /// Make a bundle of another program's weights
+    Import(import::ImportArgs),
+    /// Write a bundle's weights or networks for other programs
+    Export(export::ExportArgs),
 }
 
 #[derive(clap::Args)]
@@ -72,6 +80,8 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         What::Inspect { bundle } => inspect(&bundle, global),
         What::Verify { bundle } => verify(&bundle, global),
         What::Combine(args) => combine_bundles(args, global),
+        What::Import(args) => import::run(args, global),
+        What::Export(args) => export::run(&args, global),
     }
 }
 
@@ -122,7 +132,7 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
     let expected: Vec<&str> = bundles
         .iter()
         .flat_map(|b| &b.manifest().models)
-        .filter(|m| m.task == spinexr_models::Task::Classification)
+        .filter(|m| m.is_of_ensemble())
         .map(|m| m.name.as_str())
         .collect();
     if validation.models().iter().any(|m| !expected.contains(&m.as_str()))

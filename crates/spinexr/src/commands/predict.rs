@@ -10,7 +10,7 @@ use spinexr_data::{ReadyDataset, SplitDataset};
 use spinexr_dicom::{Limits, find_films};
 use spinexr_infer::outputs::{ResultsFormat, ResultsWriter};
 use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
-use spinexr_infer::{Bundle, Explainer, evidence_picture, overlay};
+use spinexr_infer::{Bundle, Engine, Explainer, evidence_picture, overlay};
 use spinexr_train::Experiment;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -56,6 +56,10 @@ pub struct Args {
     /// Where the models run: cpu, or a GPU backend this build has
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// What computes the networks: native, or ort (ONNX Runtime, in builds with that feature; its shared library is
+    /// named by ORT_DYLIB_PATH)
+    #[arg(long, value_name = "NAME", default_value = "native")]
+    engine: Engine,
     /// Frame of a multi-frame file, counted from 0
     #[arg(long, default_value_t = 0)]
     frame: u32,
@@ -163,6 +167,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     }
     let options = PipelineOptions {
         device: spinexr_infer::parse_device(&args.device).map_err(usage)?,
+        engine: args.engine,
         threads: global.thread_count(),
         batch: args.batch.into(),
         frame: args.frame,

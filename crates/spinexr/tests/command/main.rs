@@ -9,6 +9,7 @@ mod films;
 mod gpu;
 mod help;
 mod hold_out;
+mod models;
 mod resume;
 
 use assert_cmd::Command;
