@@ -1,5 +1,7 @@
 //! Films to predictions.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 mod support;
 
 use spinexr_core::progress::silent;
