@@ -1,5 +1,7 @@
 //! Suppression on a device against a direct loop.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 mod support;
 
 use burn::tensor::Device;
