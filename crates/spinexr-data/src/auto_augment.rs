@@ -6,7 +6,7 @@
 //! - A box keeps its label: the published VinDr code drops boxes that leave the frame and re-attaches labels by
 //!   position.
 //! - A box whose visible share falls under the bound goes; the others are clipped to the film.
-//! - A film is grey: `Color` is drawn and changes nothing (see [`crate::grey_ops`]).
+//! - A film is grey: `Color` is drawn and changes nothing (see `grey_ops`).
 //! - Lengths in pixels are those of a film whose shorter side is [`REFERENCE_SIDE_PX`], as the policy's authors'
 //!   and VinDr's are, and follow the film's size: at a smaller input a shift of 250 px would empty the frame.
 //!

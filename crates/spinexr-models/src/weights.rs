@@ -5,7 +5,7 @@
 //! rest: `denselayer.0` is `denselayer1`; a name ending in `num_batches_tracked` is PyTorch bookkeeping that
 //! nothing here needs; a frozen norm's weight and bias are still entries.
 //!
-//! [`file`] reads the files of other programs, [`sources`] brings their names to ours, and [`import`] holds the
+//! [`mod@file`] reads the files of other programs, [`sources`] brings their names to ours, and [`import`] holds the
 //! result against a network.
 
 mod archive;

@@ -143,7 +143,7 @@ pub struct BiFpn {
 /// A cell.
 #[derive(Module, Debug)]
 pub struct Cell {
-    /// In the order of [`nodes`].
+    /// In the order of `nodes`.
     pub fnode: Vec<Node>,
 }
 

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
+use spinexr_ops::ranks;
 
 use super::{EfficientDet, EfficientDetConfig, EfficientDetOutput};
 use crate::box_coder::BoxCoder;
@@ -158,7 +159,9 @@ impl EfficientDet {
             .enumerate()
             .filter_map(|(row, assigned)| assigned.map(|assigned| (row, assigned)))
             .collect();
-        let share = 1.0 / (foreground.len() + 1) as f64;
+        // One more than there are, counted over all processes that train together.
+        let one = 1.0 / ranks::size() as f64;
+        let share = 1.0 / ranks::count_to_divide_by(foreground.len() as f64 + one);
 
         let mut sign = vec![1.0f32; n * a * k]; // of the logit, so that a positive one is wrong
         let mut weight = vec![(share * (1.0 - config.focal_alpha)) as f32; n * a * k];

@@ -9,6 +9,7 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use spinexr_core::BoxXyxy;
+use spinexr_ops::ranks;
 
 use super::roi_heads::{BOX_CODER, RoiOutput};
 use super::rpn::{Proposal, RpnOutput};
@@ -164,6 +165,8 @@ impl FasterRcnn {
         let wanted: Vec<f32> =
             sampled.iter().flat_map(|(_, offsets)| offsets.as_flattened().to_vec()).collect();
         let count = foreground.len() + background.len();
+        // Before any return: every process that trains with this one asks.
+        let divisor = ranks::count_to_divide_by(count as f64);
         if count == 0 {
             let nothing = |sum: Tensor<1>| sum.mul_scalar(0.0); // part of the graph, and a NaN is not hidden
             return (nothing(output.objectness.clone().sum()), nothing(output.box_deltas.clone().sum()));
@@ -173,13 +176,13 @@ impl FasterRcnn {
         let labels = [vec![1.0f32; foreground.len()], vec![0.0; background.len()]].concat();
         let labels = Tensor::<1>::from_data(TensorData::new(labels, [count]), &device);
         let deltas = output.box_deltas.clone().reshape([n * a, 4]);
-        let boxes = sum_of_smooth_l1(deltas, foreground.clone(), wanted).div_scalar(count as f64);
+        let boxes = sum_of_smooth_l1(deltas, foreground.clone(), wanted).div_scalar(divisor);
         let logits = output
             .objectness
             .clone()
             .reshape([n * a])
             .select(0, indices([foreground, background].concat(), &device));
-        (bce_with_logits(logits, labels, None).mean(), boxes)
+        (bce_with_logits(logits, labels, None).sum().div_scalar(divisor), boxes)
     }
 
     /// The proposals of each image that take part in training, true boxes among them, in the order of the proposals.
@@ -252,7 +255,7 @@ impl RoiOutput {
     pub fn loss(&self, rois: &[TrainingRoi]) -> (Tensor<1>, Tensor<1>) {
         let [r, outputs] = self.class_logits.dims();
         assert!(rois.len() <= r, "{} boxes for {r} rows", rois.len());
-        let share = 1.0 / rois.len().max(1) as f64;
+        let share = 1.0 / ranks::count_to_divide_by(rois.len() as f64);
         let column = |roi: &TrainingRoi| roi.truth.map_or(0, |(class, _)| 1 + class);
         let mut weights = vec![0.0f32; r * outputs];
         for (row, roi) in rois.iter().enumerate() {

@@ -9,6 +9,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
+use spinexr_ops::ranks;
 
 use super::{SparseRcnn, SparseRcnnOutput, StageOutput, boxes_by_image};
 use crate::assignment::cheapest_assignment;
@@ -97,7 +98,8 @@ impl SparseRcnn {
     /// When there is not one list of targets for each image, or a class is not below the number of classes.
     pub fn loss(&self, output: &SparseRcnnOutput, targets: &[Vec<Target>]) -> SparseRcnnLoss {
         let truth = self.truth(output, targets);
-        let boxes = truth.iter().map(Vec::len).sum::<usize>().max(1);
+        // Of all processes that train together, as the reference counts them.
+        let boxes = ranks::count_to_divide_by(truth.iter().map(Vec::len).sum::<usize>() as f64);
         let stages = output
             .stages
             .iter()
@@ -181,7 +183,7 @@ impl SparseRcnn {
         truth: &[Vec<Truth>],
         matched: &[Vec<(usize, usize)>],
         content_px: &[(f32, f32)],
-        boxes: usize,
+        boxes: f64,
     ) -> StageLoss {
         let CriterionConfig { focal_alpha, focal_gamma, .. } = self.config.criterion;
         let [n, p, k] = stage.class_logits.dims();
@@ -208,7 +210,7 @@ impl SparseRcnn {
         let of_logits = |values| Tensor::<3>::from_data(TensorData::new(values, [n, p, k]), &device);
         let wrong = stage.class_logits.clone() * of_logits(sign);
         let focal = focal_terms(wrong, focal_gamma) * of_logits(weight);
-        let share = 1.0 / boxes as f64;
+        let share = 1.0 / boxes;
         let classification = focal.sum().mul_scalar(share);
         if rows.is_empty() {
             // Zero, but part of the graph: every parameter gets a gradient, and a NaN is not hidden.

@@ -33,7 +33,7 @@ const MARKER: &str = "demo.json";
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
-    spinexr demo                                   about nine minutes on two cores\n  \
+    spinexr demo                                   about eight minutes on two cores\n  \
     spinexr demo --out tiny --studies 40 --test-studies 20 --steps 30    a quick look at the parts\n\n\
     Writes films, runs, the bundle framework.spinexr, predictions.jsonl, report.json and report.html.\n\
     The films are synthetic: the figures say that the code works, not how well it reads patients' films.")]
