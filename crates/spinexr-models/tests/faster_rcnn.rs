@@ -267,13 +267,17 @@ fn true_boxes_are_proposals_and_samples_keep_their_share() {
         xyxy: [10.0 + dx, 8.0, 50.0 + dx, 40.0].into(), // IoU of 40 - dx to 40 + dx
     };
     let proposals: Vec<Proposal> = (0..200).map(|i| near(i as f32)).collect();
-    let rois = model.training_rois(&[proposals.clone(), proposals], &[vec![truth], vec![]], FILE_ORDER);
+    let proposals = [proposals.clone(), proposals];
+    let rois = model.training_rois(&proposals, &[vec![truth], vec![]], FILE_ORDER);
     let foreground: Vec<_> = rois[0].iter().filter(|roi| roi.truth.is_some()).collect();
     // dx up to 13 has an IoU of 0.5, and the true box itself: 15, less than a quarter of 64.
     assert_eq!((foreground.len(), rois[0].len()), (15, 64));
     assert!(foreground.iter().all(|roi| roi.truth == Some((4, truth.xyxy.into()))));
     assert_eq!(rois[0].last().unwrap().xyxy, truth.xyxy.into(), "after the proposals");
     assert!(rois[1].len() == 64 && rois[1].iter().all(|roi| roi.truth.is_none()));
+
+    let drawn = model.training_rois(&proposals, &[vec![], vec![]], SampleOrder::Drawn(3));
+    assert_ne!(drawn[0], drawn[1], "each image has a draw of its own");
 }
 
 #[test]
