@@ -43,10 +43,7 @@ pub struct BoxConfusion {
 pub fn confusion(boxes: &BoxSet, iou: f64, min_score: f64) -> BoxConfusion {
     let background = boxes.classes;
     let mut counts = vec![vec![0usize; boxes.classes + 1]; boxes.classes + 1];
-    let mut of_image: Vec<Vec<usize>> = vec![Vec::new(); boxes.images];
-    for (i, truth) in boxes.truth.iter().enumerate().filter(|(_, truth)| !truth.crowd) {
-        of_image[truth.image].push(i);
-    }
+    let of_image = boxes.truth_by_image();
     let mut taken = vec![false; boxes.truth.len()];
     let mut order: Vec<usize> =
         (0..boxes.detections.len()).filter(|&i| boxes.detections[i].score >= min_score).collect();
@@ -88,10 +85,9 @@ pub struct HitsInBox {
 pub fn hits_in_box(boxes: &BoxSet, min_score: f64) -> Vec<HitsInBox> {
     let mut of_class = vec![HitsInBox { truth: 0, hit: 0, misses: 0 }; boxes.classes];
     let mut is_hit = vec![false; boxes.truth.len()];
-    let mut of_image: Vec<Vec<usize>> = vec![Vec::new(); boxes.images];
-    for (i, truth) in boxes.truth.iter().enumerate().filter(|(_, truth)| !truth.crowd) {
-        of_image[truth.image].push(i);
-        of_class[truth.class].truth += 1;
+    let of_image = boxes.truth_by_image();
+    for &i in of_image.iter().flatten() {
+        of_class[boxes.truth[i].class].truth += 1;
     }
     for detection in boxes.detections.iter().filter(|d| d.score >= min_score) {
         let [x, y, w, h] = detection.xywh;

@@ -13,6 +13,7 @@ use crate::error::EvalError;
 use crate::intervals::{Interval, wilson};
 use crate::threshold::{Predictions, Scorer, Truth, Validation};
 use serde::{Deserialize, Serialize};
+use spinexr_core::fusion::sigmoid;
 
 /// Films whose probability lies in one bin.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -140,15 +141,6 @@ fn newton<const D: usize>(start: [f64; D], step: impl Fn([f64; D]) -> Option<[f6
         }
     }
     None
-}
-
-fn sigmoid(z: f64) -> f64 {
-    if z >= 0.0 {
-        1.0 / (1.0 + (-z).exp())
-    } else {
-        let e = z.exp();
-        e / (1.0 + e)
-    }
 }
 
 /// One number that logits are divided by. Ranking, and so the AUROC, stays as it is.

@@ -67,6 +67,17 @@ pub struct BoxSet {
     pub detections: Vec<DetectedBox>,
 }
 
+impl BoxSet {
+    /// Positions in `truth` of each image's boxes, crowds left out.
+    pub(crate) fn truth_by_image(&self) -> Vec<Vec<usize>> {
+        let mut of_image = vec![Vec::new(); self.images];
+        for (i, truth) in self.truth.iter().enumerate().filter(|(_, truth)| !truth.crowd) {
+            of_image[truth.image].push(i);
+        }
+        of_image
+    }
+}
+
 /// What counts as found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Protocol {

@@ -63,10 +63,7 @@ pub fn error_costs(boxes: &BoxSet, max_detections: usize) -> Vec<ErrorCost> {
     let hits = coco::hits(boxes, FOUND_IOU, max_detections);
     let mut found_by: Vec<bool> = vec![false; boxes.truth.len()];
     hits.iter().filter_map(|hit| hit.found).for_each(|truth| found_by[truth] = true);
-    let mut of_image: Vec<Vec<usize>> = vec![Vec::new(); boxes.images];
-    for (i, truth) in boxes.truth.iter().enumerate().filter(|(_, truth)| !truth.crowd) {
-        of_image[truth.image].push(i);
-    }
+    let of_image = boxes.truth_by_image();
     let alarms: Vec<FalseAlarm> = hits
         .iter()
         .filter(|hit| hit.found.is_none())
