@@ -136,8 +136,16 @@ fn make_weights(dir: &Path, sizes: &Sizes) -> Result<()> {
     }
     write_tensors(dir, RETINANET, &retinanet)?;
     let mut sparse_rcnn = state_dict(&sparse_rcnn_config(sizes).init_seeded(3, &device));
-    let damped = sparse_rcnn.iter_mut().filter(|(name, _)| name.ends_with("bn3.weight"));
-    damped.for_each(|(_, entry)| entry.values.iter_mut().for_each(|v| *v *= 0.2));
+    for (name, entry) in &mut sparse_rcnn {
+        let factor = match name {
+            name if name.ends_with("bn3.weight") => 0.2,
+            // Drawn steps throw boxes out of the image, ten times farther a stage, and rounding errors with them: by the
+            // sixth stage the loss in f32 is 0.3 % off that in f64. Trained stages move boxes a little.
+            name if name.contains("bboxes_delta") => 0.02,
+            _ => continue,
+        };
+        entry.values.iter_mut().for_each(|v| *v *= factor);
+    }
     write_tensors(dir, SPARSE_RCNN, &sparse_rcnn)
 }
 
