@@ -1,13 +1,15 @@
-//! `spinexr data`: data sets checked, counted and prepared.
+//! `spinexr data`: data sets checked, counted, converted and prepared.
+
+mod convert;
 
 use crate::Global;
 use crate::commands::image::PolicyArg;
 use crate::console::{Bar, list_failures, table};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::{Context, anyhow};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use spinexr_core::{Label, Split};
-use spinexr_data::{Dataset, Fit, InputSize, cache, split, vindr};
+use spinexr_data::{Dataset, Fit, Format, InputSize, cache, formats, split, vindr};
 use spinexr_dicom::{Limits, ReadOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -24,15 +26,44 @@ enum What {
     Check(CheckArgs),
     /// Count studies, films and boxes by split
     Stats(StatsArgs),
+    /// Write a data set in another format: vindr, coco, yolo or voc
+    Convert(convert::Args),
     /// Decode and resize every film once, for training
     Prepare(PrepareArgs),
+}
+
+/// A format of annotations.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum FormatArg {
+    /// VinDr-SpineXR as released
+    Vindr,
+    /// COCO instances
+    Coco,
+    /// YOLO label files with a data.yaml
+    Yolo,
+    /// Pascal VOC
+    Voc,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Vindr => Self::Vindr,
+            FormatArg::Coco => Self::Coco,
+            FormatArg::Yolo => Self::Yolo,
+            FormatArg::Voc => Self::Voc,
+        }
+    }
 }
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  spinexr data check /data/vindr-spinexr")]
 struct CheckArgs {
-    /// Data set in the VinDr-SpineXR layout
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC
     dir: PathBuf,
+    /// Its format; by default the one it is laid out in
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
     /// Read annotations only, not the films' headers
     #[arg(long)]
     no_films: bool,
@@ -43,8 +74,11 @@ struct CheckArgs {
     after_help = "Example:\n  spinexr data stats /data/vindr-spinexr --validation-fraction 0.15 --seed 7"
 )]
 struct StatsArgs {
-    /// Data set in the VinDr-SpineXR layout
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC
     dir: PathBuf,
+    /// Its format; by default the one it is laid out in
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
     /// Hold this share of the training studies out first, as training does
     #[arg(long, value_name = "SHARE")]
     validation_fraction: Option<f64>,
@@ -59,8 +93,11 @@ struct StatsArgs {
     May be interrupted at any moment and started again: finished films are kept."
 )]
 struct PrepareArgs {
-    /// Data set in the VinDr-SpineXR layout
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC
     dir: PathBuf,
+    /// Its format; by default the one it is laid out in
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
     /// Folder of the prepared films
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
@@ -79,6 +116,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     match args.what {
         What::Check(args) => check(&args, global),
         What::Stats(args) => stats(&args, global),
+        What::Convert(args) => convert::run(&args, global),
         What::Prepare(args) => prepare(&args, global),
     }
 }
@@ -86,7 +124,8 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
 fn check(args: &CheckArgs, global: &Global) -> CommandResult {
     let options = vindr::VindrOptions::new();
     let (mut dataset, row_errors) =
-        vindr::read_and_collect(&args.dir, &options).map_err(anyhow::Error::from)?;
+        formats::read_and_collect(&args.dir, args.format.map(Into::into), &options)
+            .map_err(anyhow::Error::from)?;
     let mut unread = vec![];
     if !args.no_films {
         unread = vindr::clip_to_films(&mut dataset, &options, &Limits::default(), global.thread_count());
@@ -104,6 +143,9 @@ fn check(args: &CheckArgs, global: &Global) -> CommandResult {
         ("rows spelt `Spondylolisthesis`", read.other_spelling),
         ("rare categories folded into `Other lesions`", read.folded_labels),
         ("blank cells", read.blank_cells),
+        ("polygons, taken as boxes", read.polygons),
+        ("regions of many objects, left out", read.crowd_regions),
+        ("annotated films in no split", read.without_split.len()),
         ("annotated films without a file", read.without_file.len()),
         ("files without annotation", read.without_annotation.len()),
         ("films whose header cannot be read", unread.len()),
@@ -129,7 +171,7 @@ fn check(args: &CheckArgs, global: &Global) -> CommandResult {
 }
 
 fn stats(args: &StatsArgs, global: &Global) -> CommandResult {
-    let mut dataset = vindr::read(&args.dir).map_err(anyhow::Error::from)?;
+    let mut dataset = formats::read(&args.dir, args.format.map(Into::into)).map_err(anyhow::Error::from)?;
     if let Some(fraction) = args.validation_fraction {
         split::hold_out_validation(&mut dataset, fraction, args.seed).map_err(usage)?;
     }
@@ -188,7 +230,7 @@ fn prepare(args: &PrepareArgs, global: &Global) -> CommandResult {
         .map(|text| input_size(text, fit))
         .collect::<anyhow::Result<Vec<_>>>()
         .map_err(usage)?;
-    let dataset = vindr::read(&args.dir).map_err(anyhow::Error::from)?;
+    let dataset = formats::read(&args.dir, args.format.map(Into::into)).map_err(anyhow::Error::from)?;
     let read = ReadOptions { policy: args.policy.into(), ..ReadOptions::default() };
     let bar = Bar::new("preparing films", global.quiet);
     let outcome =

@@ -5,6 +5,7 @@
 mod broken_input;
 mod evaluation;
 mod films;
+mod formats;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod help;
