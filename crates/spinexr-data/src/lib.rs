@@ -9,6 +9,8 @@
 pub mod augment;
 pub mod auto_augment;
 pub mod cache;
+pub mod check;
+pub mod checksums;
 pub mod dataset;
 pub mod error;
 pub mod fixed;

@@ -97,7 +97,7 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
         }
         parts += 1;
         let bytes = read_annotation_file(&csv)?;
-        let films = parse(&csv, &bytes, options, &mut dataset.read, &mut errors)?;
+        let films = parse(&csv, &bytes, options, &mut dataset.read, &mut dataset.odd_rows, &mut errors)?;
         join_files(&mut dataset, films, film_files(&images)?, split);
     }
     if parts == 0 {

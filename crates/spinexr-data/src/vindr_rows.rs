@@ -1,5 +1,6 @@
 //! The rows of a VinDr-SpineXR annotation file.
 
+use crate::dataset::{OddRow, OddRowKind};
 use crate::vindr::{COLUMNS, NO_FINDING, VindrOptions};
 use crate::{DataError, ReadCounts, RowError};
 use csv::ByteRecord;
@@ -25,12 +26,14 @@ pub(crate) struct FilmRows {
 /// What is wrong with a row: column, expected, found.
 type Fault = (&'static str, String, String);
 
-/// Reads the rows of one file; broken ones go to `errors`, irregular ones are counted.
+/// Reads the rows of one file; broken ones go to `errors`, irregular ones are counted, and listed in `odd_rows`
+/// where they lose something.
 pub(crate) fn parse(
     path: &Path,
     bytes: &[u8],
     options: &VindrOptions,
     counts: &mut ReadCounts,
+    odd_rows: &mut Vec<OddRow>,
     errors: &mut Vec<RowError>,
 ) -> Result<Vec<FilmRows>, DataError> {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
@@ -47,6 +50,7 @@ pub(crate) fn parse(
         let record = record.map_err(|e| csv_failure(path, &e))?;
         let line = lines.line_of(record.position().map_or(0, |p| p.byte()) as usize);
         let mut film = None;
+        let before = odd_so_far(counts);
         let read = Row::split(&record, &columns, header.len()).and_then(|row| {
             let i = *by_id.entry(row.image_id.to_owned()).or_insert_with(|| {
                 films.push(FilmRows::new(&row, line));
@@ -56,7 +60,20 @@ pub(crate) fn parse(
             films[i].add(&row, line, options, counts)
         });
         match read {
-            Ok(()) => counts.rows += 1,
+            Ok(()) => {
+                counts.rows += 1;
+                let image_id = film.map_or("", |i: usize| films[i].annotation.image_id.as_str());
+                for ((_, before), (kind, now)) in before.into_iter().zip(odd_so_far(counts)) {
+                    if now > before {
+                        odd_rows.push(OddRow {
+                            path: path.to_owned(),
+                            line,
+                            image_id: image_id.to_owned(),
+                            kind,
+                        });
+                    }
+                }
+            }
             Err((column, expected, found)) => {
                 if let Some(i) = film {
                     films[i].broken = true;
@@ -72,6 +89,14 @@ pub(crate) fn parse(
         }
     }
     Ok(films)
+}
+
+fn odd_so_far(counts: &ReadCounts) -> [(OddRowKind, usize); 3] {
+    [
+        (OddRowKind::Repeated, counts.duplicate_rows),
+        (OddRowKind::PastBorder, counts.clipped_boxes),
+        (OddRowKind::Thin, counts.thin_boxes),
+    ]
 }
 
 fn csv_failure(path: &Path, error: &csv::Error) -> DataError {

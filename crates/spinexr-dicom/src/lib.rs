@@ -22,6 +22,7 @@ mod codec;
 mod colour;
 mod dataset;
 mod error;
+mod examine;
 mod film;
 mod find;
 mod lut;
@@ -40,6 +41,7 @@ mod window;
 mod write;
 
 pub use error::{ReadError, WriteError};
+pub use examine::{Examined, ExaminedPixels, examine_film, examine_header};
 pub use film::{
     Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Provenance, Radiograph, StageData,
     StageImage, VoiApplied, VoiFunction,
