@@ -7,6 +7,7 @@
 use crate::checksums::{Checksums, below, sha256_of_file};
 use crate::dataset::OddRowKind;
 use crate::error::panic_message;
+use crate::headers::placeholder_patients;
 use crate::parallel::in_parallel;
 use crate::split::{self, Leak};
 use crate::vindr::VindrOptions;
@@ -438,7 +439,10 @@ fn check_splits(dataset: &Dataset, looks: &[Option<Look>], report: &mut CheckRep
         .filter_map(|(film, look)| Some((film.path.as_path(), look.as_ref()?)))
         .collect();
     let look = |film: &Film| look_of.get(film.path.as_path()).copied();
-    let placeholders = placeholder_patients(dataset, looks);
+    let placeholders = placeholder_patients(dataset.films.iter().zip(looks).map(|(film, look)| {
+        let patient = look.as_ref().and_then(|look| look.patient.as_deref());
+        (film.annotation.study_id.as_str(), patient)
+    }));
     let patient =
         |film: &Film| look(film)?.patient.clone().filter(|patient| !placeholders.contains(patient.as_str()));
     report.patients = dataset.films.iter().filter_map(patient).collect::<BTreeSet<_>>().len();
@@ -492,22 +496,6 @@ fn check_pixels(dataset: &Dataset, looks: &[Option<Look>], report: &mut CheckRep
         let detail = format!("has the pixels of {} ({})", others.join(", "), &hex(&hash)[..12]);
         report.add(kind, format!("film {}", name(first)), detail);
     }
-}
-
-/// Patient ids that name no patient: one that more than half of the studies share (`ANONYMOUS`). Of two or three
-/// studies, a patient may well have most.
-fn placeholder_patients(dataset: &Dataset, looks: &[Option<Look>]) -> BTreeSet<String> {
-    const FEWEST_STUDIES: usize = 4;
-    let mut studies_of: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    let mut studies: BTreeSet<&str> = BTreeSet::new();
-    for (film, look) in dataset.films.iter().zip(looks) {
-        studies.insert(&film.annotation.study_id);
-        if let Some(patient) = look.as_ref().and_then(|look| look.patient.as_deref()) {
-            studies_of.entry(patient).or_default().insert(&film.annotation.study_id);
-        }
-    }
-    let is_placeholder = |of: &BTreeSet<&str>| of.len() >= FEWEST_STUDIES && 2 * of.len() > studies.len();
-    studies_of.into_iter().filter(|(_, of)| is_placeholder(of)).map(|(id, _)| id.to_owned()).collect()
 }
 
 #[cfg(test)]

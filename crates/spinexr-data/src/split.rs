@@ -34,6 +34,16 @@ impl HoldOut {
         Self { validation_fraction, split_seed, studies_sha256: hex(&hash.finalize()) }
     }
 
+    /// Of a data set with a validation part of its own: its share is what it is, and no seed drew it.
+    pub fn of_own_part(dataset: &Dataset) -> Self {
+        let studies = |split| {
+            let ids = dataset.of(split).map(|f| f.annotation.study_id.as_str());
+            ids.collect::<BTreeSet<_>>().len()
+        };
+        let (train, validation) = (studies(Split::Train), studies(Split::Validation));
+        Self::of(dataset, validation as f64 / (train + validation).max(1) as f64, 0)
+    }
+
     /// The same studies, however they were drawn.
     pub fn same_studies(&self, other: &Self) -> bool {
         self.studies_sha256 == other.studies_sha256

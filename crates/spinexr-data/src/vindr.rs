@@ -4,7 +4,7 @@
 //! DIR/annotations/train.csv   DIR/train_images/<image_id>.dicom
 //! DIR/annotations/test.csv    DIR/test_images/<image_id>.dicom
 //! ```
-//! One part may be missing. What is broken is an error with file, line and column; what the release is known
+//! Parts may be missing, and there may be a `validation` part beside them, as `spinexr data split` writes it. What is broken is an error with file, line and column; what the release is known
 //! to contain (repeated rows, boxes without extent or past the border, another spelling) is repaired and
 //! counted in [`crate::ReadCounts`]. Films may also be `.dcm`, `.png`, `.jpg` or `.jpeg` files.
 
@@ -87,8 +87,8 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     let mut dataset = Dataset::default();
     let mut errors = Vec::new();
     let mut parts = 0;
-    for split in [Split::Train, Split::Test] {
-        let csv = dir.join("annotations").join(format!("{split}.csv"));
+    for split in Split::ALL {
+        let csv = annotation_file(dir, split);
         let images = dir.join(format!("{split}_images"));
         if !csv.exists() {
             // Films without any annotation file are counted like films without a row.
@@ -109,6 +109,11 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     }
     errors.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     Ok((dataset, errors))
+}
+
+/// Where the rows of a part are.
+pub(crate) fn annotation_file(dir: &Path, split: Split) -> PathBuf {
+    dir.join("annotations").join(format!("{split}.csv"))
 }
 
 fn read_annotation_file(path: &Path) -> Result<Vec<u8>, DataError> {

@@ -91,6 +91,23 @@ pub(crate) fn parse(
     Ok(films)
 }
 
+/// The cells of every row, in the order of [`COLUMNS`], whatever stands in them.
+pub(crate) fn cells(path: &Path, bytes: &[u8]) -> Result<Vec<Vec<String>>, DataError> {
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text);
+    let columns = find_columns(path, &reader.byte_headers().map_err(|e| csv_failure(path, &e))?.clone())?;
+    let cell = |record: &ByteRecord, at: usize| {
+        String::from_utf8_lossy(record.get(at).unwrap_or_default()).into_owned()
+    };
+    reader
+        .into_byte_records()
+        .map(|record| {
+            let record = record.map_err(|e| csv_failure(path, &e))?;
+            Ok(columns.iter().map(|&at| cell(&record, at)).collect())
+        })
+        .collect()
+}
+
 fn odd_so_far(counts: &ReadCounts) -> [(OddRowKind, usize); 3] {
     [
         (OddRowKind::Repeated, counts.duplicate_rows),

@@ -1,7 +1,8 @@
-//! `spinexr data`: data sets checked, counted and prepared. One subcommand a file.
+//! `spinexr data`: data sets checked, counted, split and prepared. One subcommand a file.
 
 mod check;
 mod prepare;
+mod split;
 mod stats;
 
 use crate::Global;
@@ -16,10 +17,12 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Read all annotations and film headers; list what is broken, count what is odd
+    /// Read all annotations and films; list what is broken, odd, there twice or in two splits
     Check(check::Args),
-    /// Count studies, films and boxes by split
+    /// Count studies, films and boxes by split, with ages and sizes
     Stats(stats::Args),
+    /// Share films out by study or patient, even in every finding: parts or folds
+    Split(split::Args),
     /// Decode and resize every film once, for training
     Prepare(prepare::Args),
 }
@@ -28,6 +31,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     match args.what {
         What::Check(args) => check::run(&args, global),
         What::Stats(args) => stats::run(&args, global),
+        What::Split(args) => split::run(&args, global),
         What::Prepare(args) => prepare::run(&args, global),
     }
 }
