@@ -137,6 +137,11 @@ impl Rows {
         }
         Ok(Self(rows))
     }
+
+    /// The rows of a film.
+    pub fn of(&self, image_id: &str) -> &[Vec<String>] {
+        self.0.get(image_id).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// Writes the parts as one data-set folder `out`, which must not be there yet: annotations, films by `placement`,
@@ -164,7 +169,7 @@ pub fn write_folder(
         let images = fresh.path().join(format!("{split}_images"));
         fs::create_dir(&images).map_err(writing(&images))?;
         for film in films {
-            for row in rows.0.get(&film.annotation.image_id).into_iter().flatten() {
+            for row in rows.of(&film.annotation.image_id) {
                 writer.write_record(row).expect(written);
             }
             place(film, &images, placement)?;

@@ -21,6 +21,7 @@ mod attributes;
 mod codec;
 mod colour;
 mod dataset;
+mod deidentify;
 mod error;
 mod examine;
 mod film;
@@ -40,6 +41,9 @@ mod vindr;
 mod window;
 mod write;
 
+pub use deidentify::{
+    Dates, Deidentified, DeidentifyOptions, DeidentifyReport, Key, MaskRect, Retain, deidentify,
+};
 pub use error::{ReadError, WriteError};
 pub use examine::{Examined, ExaminedPixels, examine_film, examine_header};
 pub use film::{

@@ -1,7 +1,7 @@
 //! The attributes of a DX image, in ascending order of tags.
 
 use super::element::{Element, Encoding, Value, decimal_string};
-use super::{DxFilm, derived_uid};
+use super::{DxFilm, implementation_class_uid};
 
 /// Digital X-Ray Image Storage – For Presentation.
 const DX_FOR_PRESENTATION: &str = "1.2.840.10008.5.1.4.1.1.1.1";
@@ -13,7 +13,7 @@ pub(super) fn preamble_and_meta(film: &DxFilm) -> Vec<u8> {
         Element::uid(0x0002_0002, DX_FOR_PRESENTATION),
         Element::uid(0x0002_0003, film.sop_instance_uid.as_str()),
         Element::uid(0x0002_0010, film.transfer_syntax.uid()),
-        Element::uid(0x0002_0012, derived_uid(b"spinexr implementation class")),
+        Element::uid(0x0002_0012, implementation_class_uid()),
         Element::text(0x0002_0013, "SH", "SPINEXR"),
     ] {
         element.write(Encoding::Explicit, &mut group);

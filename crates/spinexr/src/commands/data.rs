@@ -1,6 +1,7 @@
-//! `spinexr data`: data sets checked, counted, split and prepared. One subcommand a file.
+//! `spinexr data`: data sets checked, counted, split, de-identified and prepared. One subcommand a file.
 
 mod check;
+mod deidentify;
 mod prepare;
 mod split;
 mod stats;
@@ -23,6 +24,8 @@ enum What {
     Stats(stats::Args),
     /// Share films out by study or patient, even in every finding: parts or folds
     Split(split::Args),
+    /// Remove from DICOM films what names the patient (PS3.15 annex E)
+    Deidentify(deidentify::Args),
     /// Decode and resize every film once, for training
     Prepare(prepare::Args),
 }
@@ -32,6 +35,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         What::Check(args) => check::run(&args, global),
         What::Stats(args) => stats::run(&args, global),
         What::Split(args) => split::run(&args, global),
+        What::Deidentify(args) => deidentify::run(&args, global),
         What::Prepare(args) => prepare::run(&args, global),
     }
 }

@@ -113,3 +113,80 @@ fn every_film_is_validated_on_in_one_fold() {
     seen.extend(names(1, "test_images"));
     assert_eq!(seen, all);
 }
+
+#[test]
+fn a_data_set_is_deidentified_with_its_annotations() {
+    let dir = tempfile::tempdir().unwrap();
+    let films = films().to_str().unwrap();
+    let run_with = |arguments: &[&str]| {
+        let all = [&["deidentify", films, "--key", "key"], arguments].concat();
+        run(dir.path(), &all)
+    };
+    assert_eq!(run_with(&["-o", "a"]).status.code(), Some(2), "there is no key yet");
+    let output = run_with(&["-o", "a", "--make-key", "--retain", "characteristics", "--map", "map.csv"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr_of(&output));
+    let n = json(&output)["films"].as_u64().unwrap() as usize;
+    assert!(n >= 18);
+    assert_eq!(run_with(&["-o", "a"]).status.code(), Some(2), "nothing is written over");
+    assert_eq!(fs::read_to_string(dir.path().join("map.csv")).unwrap().lines().count(), n + 1);
+
+    // The same films, studies, boxes and pixels under other names.
+    let check = run(dir.path(), &["check", "a"]);
+    assert_eq!(check.status.code(), Some(0), "{}", stderr_of(&check));
+    let stats = |of: &str| json(&run(dir.path(), &["stats", of]));
+    let (before, after) = (stats(films), stats("a"));
+    for figure in ["studies", "films", "boxes", "films_with", "sex", "age_years", "height_px"] {
+        assert_eq!(before["train"][figure], after["train"][figure], "{figure}");
+    }
+    let names = |of: &Path| -> BTreeSet<_> {
+        part(of, "train_images").into_iter().map(|p| p.file_name().unwrap().to_owned()).collect()
+    };
+    assert!(names(Path::new(films)).is_disjoint(&names(&dir.path().join("a"))));
+    let old = fs::read_to_string(Path::new(films).join("annotations/train.csv")).unwrap();
+    let new = fs::read_to_string(dir.path().join("a/annotations/train.csv")).unwrap();
+    for line in old.lines().skip(1) {
+        for id in line.split(',').take(3).filter(|id| !id.is_empty()) {
+            assert!(!new.contains(id), "{id} is left");
+        }
+    }
+    // The same key gives the same files.
+    assert_eq!(run_with(&["-o", "b", "--retain", "characteristics"]).status.code(), Some(0));
+    for (a, b) in
+        part(&dir.path().join("a"), "test_images").iter().zip(part(&dir.path().join("b"), "test_images"))
+    {
+        assert_eq!(a.file_name(), b.file_name());
+        assert!(fs::read(a).unwrap() == fs::read(b).unwrap());
+    }
+}
+
+#[test]
+fn films_that_cannot_be_deidentified_are_listed_and_nothing_of_them_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("in")).unwrap();
+    let film = &part(films(), "test_images")[0];
+    for name in ["Hansen Eva.dcm", "same again.dcm"] {
+        fs::copy(film, dir.path().join("in").join(name)).unwrap();
+    }
+    fs::write(dir.path().join("in/torn.dcm"), &fs::read(film).unwrap()[..900]).unwrap();
+    fs::write(dir.path().join("key"), [3; 32]).unwrap();
+    let arguments = ["deidentify", "in", "-o", "out", "--key", "key", "--mask", "0,0,20,10"];
+    let output = run(dir.path(), &arguments);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr_of(&output));
+    let document = json(&output);
+    assert_eq!(document["films"], 1);
+    assert_eq!(document["failed"].as_array().unwrap().len(), 2);
+    let written = part(dir.path(), "out");
+    assert_eq!(written.len(), 1);
+    assert!(!written[0].to_str().unwrap().contains("Hansen"));
+    assert!(!document["made"].to_string().contains("Hansen"));
+
+    for wrong in [["--mask", "1,2,3"], ["--mask", "5,0,5,9"], ["--retain", "full-dates,shifted-dates"]] {
+        let output =
+            run(dir.path(), &[&["deidentify", "in", "-o", "other", "--key", "key"][..], &wrong[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+    fs::write(dir.path().join("key"), "short").unwrap();
+    let output = run(dir.path(), &["deidentify", "in", "-o", "other", "--key", "key"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr_of(&output).contains("32 to 4096"));
+}

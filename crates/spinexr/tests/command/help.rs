@@ -18,6 +18,7 @@ fn every_command_shows_an_example() {
         vec!["data", "check"],
         vec!["data", "stats"],
         vec!["data", "split"],
+        vec!["data", "deidentify"],
         vec!["data", "prepare"],
         vec!["image"],
         vec!["train"],
