@@ -5,7 +5,8 @@ use crate::commands::image::PolicyArg;
 use crate::console::{Bar, list_failures};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::{Context, anyhow};
-use spinexr_data::{Fit, InputSize, cache, vindr};
+use spinexr_data::cache::{self, PixelDepth};
+use spinexr_data::{Fit, InputSize, vindr};
 use spinexr_dicom::ReadOptions;
 use std::path::PathBuf;
 
@@ -29,6 +30,19 @@ pub struct Args {
     /// How stored values become display pixels
     #[arg(long, value_enum, default_value_t = PolicyArg::Standard)]
     policy: PolicyArg,
+    /// Bits in which a grey value is kept; by default those of the films that are there, else 16
+    #[arg(long, value_enum)]
+    bits: Option<BitsArg>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum BitsArg {
+    /// Half the disk
+    #[value(name = "8")]
+    Eight,
+    /// All that the films have
+    #[value(name = "16")]
+    Sixteen,
 }
 
 pub fn run(args: &Args, global: &Global) -> CommandResult {
@@ -42,9 +56,13 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
     let dataset = vindr::read(&args.dir).map_err(anyhow::Error::from)?;
     let read = ReadOptions { policy: args.policy.into(), ..ReadOptions::default() };
     let bar = Bar::new("preparing films", global.quiet);
-    let outcome =
-        cache::prepare(&dataset, &args.cache, &inputs, &read, global.thread_count(), &|p| bar.update(p))
-            .with_context(|| format!("preparing {} into {}", args.dir.display(), args.cache.display()))?;
+    let depth = args.bits.map(|bits| match bits {
+        BitsArg::Eight => PixelDepth::U8,
+        BitsArg::Sixteen => PixelDepth::U16,
+    });
+    let (threads, progress) = (global.thread_count(), |p| bar.update(p));
+    let outcome = cache::prepare_as(&dataset, &args.cache, &inputs, &read, depth, threads, &progress)
+        .with_context(|| format!("preparing {} into {}", args.dir.display(), args.cache.display()))?;
     bar.finish();
     eprintln!(
         "{} films prepared, {} already there, {} made again, {} failed",
