@@ -99,6 +99,9 @@ pub fn deidentify(
         return Err(ReadError::NoPixelData { path: path.into() });
     }
     let mut report = DeidentifyReport::default();
+    if tree.cut {
+        report.notes.push("what follows the pixels could not be understood and was left out".into());
+    }
     warn_of_pixels(&tree, options, &mut report);
     if pixels::clear_embedded_overlays(&mut tree) > 0 {
         report.notes.push("overlays in unused bits of the pixels cleared".into());

@@ -351,3 +351,13 @@ fn what_is_no_image_is_refused() {
     );
     assert!(matches!(cut, Err(ReadError::Parse { .. })));
 }
+
+#[test]
+fn garbage_after_the_pixels_is_left_out() {
+    let file =
+        [file_of(EXPLICIT_LE, vec![]), b"\xfc\xff\xfc\xffOB\0\0\xff\xff\xff\x7fPLANTED".to_vec()].concat();
+    let out = run(file, &DeidentifyOptions::default());
+    assert!(!holds(&out.bytes, PLANT));
+    assert!(out.report.notes[0].contains("left out"));
+    assert_eq!(stored(out.bytes).len(), 120);
+}

@@ -15,6 +15,8 @@ use std::io::{Cursor, Write};
 use std::ops::Range;
 use std::path::Path;
 
+const PIXEL_DATA: Tag = Tag(0x7FE0, 0x0010);
+
 /// Most elements of a file: far above any image's.
 const MAX_ELEMENTS: usize = 1 << 20;
 
@@ -42,6 +44,8 @@ pub(super) struct Tree {
     pub bytes: Vec<u8>,
     pub syntax: Syntax,
     pub elements: Elements,
+    /// What follows the pixels could not be parsed and is left out.
+    pub cut: bool,
 }
 
 impl Tree {
@@ -52,8 +56,14 @@ impl Tree {
         } else {
             (file, start)
         };
-        let elements = Parse { path, bytes: &bytes, start, limits }.run(&syntax)?;
-        Ok(Self { bytes, syntax, elements })
+        let mut elements = Elements::new();
+        let parsed = Parse { path, bytes: &bytes, start, limits }.run(&syntax, &mut elements);
+        // Garbage after the pixels does not keep a film from being read, nor from this.
+        let cut = parsed.is_err() && elements.iter().any(|element| element.tag == PIXEL_DATA);
+        if !cut {
+            parsed?;
+        }
+        Ok(Self { bytes, syntax, elements, cut })
     }
 
     /// The bytes of a value; of a sequence or of fragments, none.
@@ -158,11 +168,10 @@ impl Parse<'_> {
         Ok(begin..begin + length as usize)
     }
 
-    fn run(&self, syntax: &Syntax) -> Result<Elements, ReadError> {
+    fn run(&self, syntax: &Syntax, top: &mut Elements) -> Result<(), ReadError> {
         let source = Cursor::new(&self.bytes[self.start..]);
         let mut reader =
             LazyDataSetReader::new_with_ts(source, syntax.parsed_as).map_err(|e| self.error(0, chain(&e)))?;
-        let mut top = Elements::new();
         let mut open: Vec<Open> = Vec::new();
         let (mut position, mut count) = (0, 0);
         while let Some(token) = reader.advance() {
@@ -219,14 +228,14 @@ impl Parse<'_> {
                         }
                         _ => return Err(self.error(position, "the end of a sequence that was not begun")),
                     };
-                    self.keep(position, element, &mut open, &mut top)?;
+                    self.keep(position, element, &mut open, top)?;
                 }
                 LazyDataToken::LazyValue { header, decoder } => {
                     position = decoder.position();
                     let length = header.len.get().unwrap_or(u32::MAX);
                     let range = self.range(position, length)?;
                     let element = Element { tag: header.tag, vr: header.vr, value: Value::Kept(range) };
-                    self.keep(position, element, &mut open, &mut top)?;
+                    self.keep(position, element, &mut open, top)?;
                     decoder.skip_bytes(length).map_err(|e| self.error(position, chain(&e)))?;
                 }
                 LazyDataToken::LazyItemValue { len, decoder } => {
@@ -252,13 +261,12 @@ impl Parse<'_> {
             match last {
                 Open::PixelItem { .. } => {}
                 Open::Pixels(ranges) if open.is_empty() => {
-                    let (tag, vr) = (Tag(0x7FE0, 0x0010), VR::OB);
-                    top.push(Element { tag, vr, value: Value::Fragments(ranges) });
+                    top.push(Element { tag: PIXEL_DATA, vr: VR::OB, value: Value::Fragments(ranges) });
                 }
                 _ => return Err(self.error(position, "the file ends inside a sequence")),
             }
         }
-        Ok(top)
+        Ok(())
     }
 
     fn keep(
