@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  \
     spinexr data check /data/vindr-spinexr\n  \
     spinexr data check /data/vindr-spinexr --no-pixels    headers only: no checksums, no films found twice\n\n\
-    Exit code 1 when something needs a hand: broken rows, missing or broken films, wrong checksums, leakage.\n\
+    Exit code 1 when something needs a hand: broken rows, missing or broken films, wrong checksums, leakage. \
     What reading repairs is listed and is no fault.")]
 pub struct Args {
     /// Data set in the VinDr-SpineXR layout

@@ -26,9 +26,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
     spinexr data deidentify films -o out --key secret.key --make-key\n  \
     spinexr data deidentify /data/own -o out --key secret.key --retain characteristics,shifted-dates\n  \
     spinexr data deidentify films -o out --key secret.key --mask 0,0,400,120\n\n\
-    Attributes go by PS3.15 table E.1-1 (Basic Application Level Confidentiality Profile), in sequences too; private\n\
-    attributes, overlays and curves are removed; pixels stay as they are but for --mask. UIDs, patients' pseudonyms and\n\
-    shifts of dates hang on the key: keep it secret, and keep it, so that later films of a patient get the same.\n\
+    Attributes go by PS3.15 table E.1-1 (Basic Application Level Confidentiality Profile), in sequences too; private \
+    attributes, overlays and curves are removed; pixels stay as they are but for --mask.\n\
+    UIDs, patients' pseudonyms and shifts of dates hang on the key: keep it secret, and keep it, so that later films of \
+    a patient get the same.\n\
     A data set in the VinDr-SpineXR layout keeps its layout, with new ids in its annotations.\n\n\
     No program sees a name that is part of the picture: look at the films before you hand them on.")]
 pub struct Args {

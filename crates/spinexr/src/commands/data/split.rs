@@ -18,9 +18,8 @@ use std::path::PathBuf;
     spinexr data split /data/vindr-spinexr -o split --validation 0.15\n  \
     spinexr data split /data/own -o split --validation 0.15 --test 0.2 --by patient --seed 7\n  \
     spinexr data split /data/vindr-spinexr -o folds --folds 5       folds/fold1 … folds/fold5\n\n\
-    Findings are shared out evenly by iterative stratification (Sechidis et al., 2011). The same films and seed\n\
-    give the same parts. Each part is a folder that `train` and `data check` understand; `train` takes its\n\
-    validation part as it is. A test part that is there already stays as it is, unless --pool is given.")]
+    Findings are shared out evenly by iterative stratification (Sechidis et al., 2011). The same films and seed \
+    give the same parts. Each new folder is a data set; `train` takes its validation part as it is. A test part that is there already stays as it is, unless --pool is given.")]
 pub struct Args {
     /// Data set in the VinDr-SpineXR layout
     dir: PathBuf,
