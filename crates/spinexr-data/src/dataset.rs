@@ -1,7 +1,7 @@
 //! Films with their annotations, and what was met while reading them.
 
 use serde::{Deserialize, Serialize};
-use spinexr_core::{FilmAnnotation, Split};
+use spinexr_core::{ClassList, FilmAnnotation, Split};
 use std::path::PathBuf;
 
 /// One annotated film.
@@ -79,14 +79,23 @@ pub enum OddRowKind {
 }
 
 /// A data set in memory: paths and annotations, no pixels.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
+    /// The classes of its boxes, in index order.
+    pub classes: ClassList,
     /// All films, ordered by split and image id.
     pub films: Vec<Film>,
     /// What was met while reading.
     pub read: ReadCounts,
     /// The rows that were repaired or passed over, in file order.
     pub odd_rows: Vec<OddRow>,
+}
+
+/// No film, and the classes of VinDr-SpineXR.
+impl Default for Dataset {
+    fn default() -> Self {
+        Self { classes: ClassList::vindr(), films: vec![], read: ReadCounts::default(), odd_rows: vec![] }
+    }
 }
 
 impl Dataset {

@@ -6,7 +6,7 @@
 use crate::error::{reading, writing};
 use crate::headers::placeholder_patients;
 use crate::stratify::{Group, stratify};
-use crate::vindr::{COLUMNS, annotation_file};
+use crate::vindr::{CLASSES_FILE, COLUMNS, annotation_file};
 use crate::{DataError, Dataset, Film};
 use serde::Serialize;
 use spinexr_core::Split;
@@ -115,9 +115,14 @@ fn groups<'a>(films: &[&Film], group_of: &'a [String]) -> (BTreeMap<&'a str, usi
     (names, groups)
 }
 
-/// Rows of the annotation files by image id, in file order: the cells of [`COLUMNS`].
+/// The annotation files as they stand.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Rows(HashMap<String, Vec<Vec<String>>>);
+pub struct Rows {
+    /// Rows by image id, in file order: the cells of [`COLUMNS`].
+    by_film: HashMap<String, Vec<Vec<String>>>,
+    /// Bytes of the list of classes ([`CLASSES_FILE`]), where the data set has one.
+    pub classes: Option<Vec<u8>>,
+}
 
 impl Rows {
     /// Of the data set in `dir`, which was read without an error.
@@ -135,12 +140,14 @@ impl Rows {
                 rows.entry(cells[2].clone()).or_default().push(cells);
             }
         }
-        Ok(Self(rows))
+        let list = dir.join(CLASSES_FILE);
+        let classes = list.exists().then(|| fs::read(&list).map_err(reading(&list))).transpose()?;
+        Ok(Self { by_film: rows, classes })
     }
 
     /// The rows of a film.
     pub fn of(&self, image_id: &str) -> &[Vec<String>] {
-        self.0.get(image_id).map_or(&[], Vec::as_slice)
+        self.by_film.get(image_id).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -161,6 +168,10 @@ pub fn write_folder(
     refuse_taken(out)?;
     let fresh = tempfile::Builder::new().prefix(".spinexr-").tempdir_in(beside).map_err(writing(beside))?;
     fs::create_dir(fresh.path().join("annotations")).map_err(writing(out))?;
+    if let Some(classes) = &rows.classes {
+        let list = fresh.path().join(CLASSES_FILE);
+        fs::write(&list, classes).map_err(writing(&list))?;
+    }
     for (&split, films) in parts {
         let csv = annotation_file(fresh.path(), split);
         let mut writer = csv::Writer::from_writer(Vec::new());

@@ -24,6 +24,8 @@ fn data_set() -> (tempfile::TempDir, Dataset) {
         }
         fs::write(annotation_file(dir.path(), split), text).unwrap();
     }
+    // A list of its own, in an order of its own.
+    fs::write(dir.path().join(CLASSES_FILE), "Vertebral collapse\nOsteophytes\n").unwrap();
     let dataset = vindr::read(dir.path()).unwrap();
     (dir, dataset)
 }
@@ -110,6 +112,7 @@ fn a_written_folder_is_read_again_as_it_was_shared_out() {
         write_folder(&out, &parts, &rows, placement, &serde_json::json!({"seed": 5})).unwrap();
         let again = vindr::read(&out).unwrap();
         split::check_leakage(&again).unwrap();
+        assert_eq!(again.classes, dataset.classes);
         for split in Split::ALL {
             let ids = |d: &Dataset| d.annotations(split);
             let mut wanted: Vec<_> = parts[&split].iter().map(|f| f.annotation.clone()).collect();

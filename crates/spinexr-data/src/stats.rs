@@ -190,7 +190,8 @@ mod tests {
         let mut films: Vec<Film> = (0..4).map(|i| film(i, Split::Train)).collect();
         films.push(film(5, Split::Test));
         // Two boxes of one finding on one film.
-        let again = Annotation { xyxy: BoxXyxy::new(0.0, 0.0, 10.0, 20.0), ..films[1].annotation.boxes[0] };
+        let again =
+            Annotation { xyxy: BoxXyxy::new(0.0, 0.0, 10.0, 20.0), ..films[1].annotation.boxes[0].clone() };
         films[1].annotation.boxes.push(again);
         let name = films[1].annotation.boxes[0].label.to_string();
         let dataset = Dataset { films, ..Dataset::default() };

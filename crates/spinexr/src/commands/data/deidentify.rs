@@ -292,6 +292,10 @@ fn write_annotations(dir: &Path, jobs: &[Job], made: &[Made], out: &Path, key: &
             text.write_record(&cells)?;
         }
     }
+    if let Some(classes) = &rows.classes {
+        let path = out.join(vindr::CLASSES_FILE);
+        whole_file::write(&path, classes).with_context(|| path.display().to_string())?;
+    }
     for split in Split::ALL {
         if let Some(text) = texts.remove(split.name()) {
             let path = out.join("annotations").join(format!("{split}.csv"));

@@ -4,11 +4,11 @@ use crate::Global;
 use crate::console::{Bar, list_failures, table};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::anyhow;
-use spinexr_core::Split;
+use spinexr_core::{ClassList, Split};
 use spinexr_data::stats::{SplitStats, Summary, stats};
 use spinexr_data::{cache::FilmFailure, headers, split, vindr};
 use spinexr_dicom::Limits;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -52,7 +52,7 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
         });
     }
     let stats = stats(&dataset, |film| headers.get(&film.path));
-    print_tables(&stats);
+    print_tables(&stats, &dataset.classes);
     if !failures.is_empty() {
         eprintln!("headers that cannot be read ({}):", failures.len());
         list_failures(failures.iter().map(|film| &film.error));
@@ -61,7 +61,7 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
     Ok(if failures.is_empty() { Done::All } else { Done::SomeFailed })
 }
 
-fn print_tables(stats: &BTreeMap<Split, SplitStats>) {
+fn print_tables(stats: &BTreeMap<Split, SplitStats>, classes: &ClassList) {
     let mut header = vec![""];
     header.extend(stats.keys().map(|split| split.name()));
     let row = |name: &str, value: &dyn Fn(&SplitStats) -> String| {
@@ -94,12 +94,12 @@ fn print_tables(stats: &BTreeMap<Split, SplitStats>) {
     rows.push(row("pixel spacing, mm", &|s| summary(s.pixel_spacing_mm.as_ref(), 3)));
     eprintln!("{}", table(&header, &rows));
 
-    let findings: BTreeSet<&String> = stats.values().flat_map(|s| s.boxes.keys()).collect();
     let boxes_and_films = |s: &SplitStats, name: &str| {
         let count = |of: &BTreeMap<String, usize>| of.get(name).copied().unwrap_or(0);
         format!("{} ({})", count(&s.boxes), count(&s.films_with))
     };
-    let mut rows: Vec<_> = findings.iter().map(|name| row(name, &|s| boxes_and_films(s, name))).collect();
+    let names = || classes.labels().iter().map(|label| label.name());
+    let mut rows: Vec<_> = names().map(|name| row(name, &|s| boxes_and_films(s, name))).collect();
     rows.push(row("all", &|s| format!("{} ({})", s.boxes.values().sum::<usize>(), s.films_with_boxes)));
     header[0] = "boxes (films)";
     eprintln!("{}", table(&header, &rows));
@@ -108,7 +108,7 @@ fn print_tables(stats: &BTreeMap<Split, SplitStats>) {
         |s: Option<&Summary>| s.map_or_else(|| "n/a".to_owned(), |s| format!("{:.2}", 100.0 * s.mean));
     let mut rows = vec![];
     for (split, stats) in stats {
-        for (name, sizes) in &stats.box_sizes {
+        for (name, sizes) in names().filter_map(|name| Some((name, stats.box_sizes.get(name)?))) {
             rows.push(vec![
                 format!("{name}, {split}"),
                 summary(Some(&sizes.width_px), 0),
