@@ -18,6 +18,8 @@
 
 pub mod codes;
 mod content;
+#[cfg(test)]
+mod hostile_tests;
 mod item_tree;
 mod object;
 mod presentation_state;

@@ -232,13 +232,30 @@ pub(super) fn content_time(film: &SourceFilm, options: &ResultOptions) -> (Strin
     given.or_else(|| film.content_time.clone()).unwrap_or_else(unknown)
 }
 
-/// The elements of a reference to an image (PS3.3 10.8): class, instance, and the frame where there are several.
+/// Image classes that hold one frame by definition: CR, DX, mammography, intra-oral, CT, MR, Secondary Capture.
+const ONE_FRAME: [&str; 11] = [
+    "1.2.840.10008.5.1.4.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.1.1",
+    "1.2.840.10008.5.1.4.1.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.1.3",
+    "1.2.840.10008.5.1.4.1.1.1.3.1",
+    "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.4",
+    "1.2.840.10008.5.1.4.1.1.6.1",
+    "1.2.840.10008.5.1.4.1.1.7",
+];
+
+/// The elements of a reference to an image (PS3.3 10.8): class, instance, and the frame where there are several. Classes of
+/// one frame may not be referred to by frame; where a file has several all the same, only those after the first are.
 pub(super) fn image_reference(film: &SourceFilm, options: &ResultOptions) -> Vec<Element> {
     let mut reference = vec![
         Element::uid(0x0008_1150, film.sop_class_uid.as_str()),
         Element::uid(0x0008_1155, film.sop_instance_uid.as_str()),
     ];
-    if film.frames > 1 {
+    let one_frame = ONE_FRAME.contains(&film.sop_class_uid.as_str());
+    if options.frame > 0 || film.frames > 1 && !one_frame {
         reference.push(Element::text(0x0008_1160, "IS", (options.frame + 1).to_string()));
     }
     reference

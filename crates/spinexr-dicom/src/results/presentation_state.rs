@@ -56,6 +56,7 @@ pub fn presentation_state(
     let words = &film.words;
     let mut own = vec![
         Element::sequence(0x0008_1115, vec![referenced_series(film, options)]),
+        Element::text(0x0020_0060, "CS", ""), // laterality: type 2C
         Element::sequence(0x0070_0001, vec![annotation(film, prediction, &findings, options)]),
         Element::sequence(0x0070_005A, vec![displayed_area(film)]),
         Element::sequence(0x0070_0060, vec![layer(film)]),
@@ -63,7 +64,7 @@ pub fn presentation_state(
         words.line(0x0070_0081, "LO", super::NOTICE, 64),
         Element::text(0x0070_0082, "DA", date),
         Element::text(0x0070_0083, "TM", time),
-        words.line(0x0070_0084, "PN", "spinexr", 64),
+        words.line(0x0070_0084, "PN", "spinexr^AI", 64),
         Element::text(0x2050_0020, "CS", shape(shown.polarity)),
     ];
     own.extend(modality(&film.presentation, &shown.modality)?);
@@ -140,11 +141,21 @@ fn voi(film: &Presentation, applied: &VoiApplied) -> Result<Vec<Element>, WriteE
         // LINEAR maps center - 0.5 - (width - 1) / 2 to black and center - 0.5 + (width - 1) / 2 to white.
         VoiApplied::MinMax { min, max } => Ok(window((min + max + 1.0) / 2.0, max - min + 1.0)),
         VoiApplied::Lut { .. } => match &film.voi_lut {
-            Some(lut) => Ok(vec![Element::sequence(0x0028_3010, vec![lut_elements(lut)])]),
+            Some(lut) => Ok(vec![Element::sequence(0x0028_3010, vec![lut_elements(&of_8_or_16_bits(lut))])]),
             None => fail("VOI step", "the LUT of the film", "no usable one".to_owned()),
         },
         VoiApplied::None => fail("VOI step", "a window or LUT of a grey film", "none".to_owned()),
     }
+}
+
+/// The VOI LUT with entries of 8 or 16 bits, which is what a presentation state may have; others are spread over 16.
+fn of_8_or_16_bits(lut: &Lut) -> Lut {
+    if matches!(lut.bits, 8 | 16) {
+        return lut.clone();
+    }
+    let full_scale = lut.full_scale();
+    let spread = |&v: &u16| (f64::from(v) / full_scale * 65_535.0).round() as u16; // saturates
+    Lut { first: lut.first, bits: 16, entries: lut.entries.iter().map(spread).collect() }
 }
 
 /// LUT Descriptor (0028,3002) and LUT Data (0028,3006). A negative first value makes the descriptor signed.

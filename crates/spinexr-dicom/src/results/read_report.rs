@@ -45,6 +45,8 @@ pub struct ReportedFilm {
     pub p_abnormal: Option<f64>,
     /// c*, the threshold on it.
     pub threshold: Option<f64>,
+    /// Boxes below this confidence were left out.
+    pub least_confidence: Option<f32>,
     /// The boxes.
     pub boxes: Vec<ReportedBox>,
 }
@@ -117,8 +119,15 @@ impl<'a> Placed<'a> {
 
 /// What a group says.
 enum Group {
-    Box { film: (String, u32), found: ReportedBox },
-    Film { film: (String, u32), p_abnormal: Option<f64>, threshold: Option<f64> },
+    Box {
+        film: (String, u32),
+        found: ReportedBox,
+    },
+    /// Probability of being abnormal, c*, least confidence of a box.
+    Film {
+        film: (String, u32),
+        numbers: [Option<f64>; 3],
+    },
 }
 
 impl<'a> Reading<'a> {
@@ -157,15 +166,23 @@ impl<'a> Reading<'a> {
         let known =
             report.films.iter().position(|f| f.sop_instance_uid == sop_instance_uid && f.frame == frame);
         let at = known.unwrap_or_else(|| {
-            let (p_abnormal, threshold, boxes) = (None, None, vec![]);
-            report.films.push(ReportedFilm { sop_instance_uid, frame, p_abnormal, threshold, boxes });
+            report.films.push(ReportedFilm {
+                sop_instance_uid,
+                frame,
+                p_abnormal: None,
+                threshold: None,
+                least_confidence: None,
+                boxes: vec![],
+            });
             report.films.len() - 1
         });
         let Some(film) = report.films.get_mut(at) else { return };
         match group {
             Group::Box { found, .. } => film.boxes.push(found),
-            Group::Film { p_abnormal, threshold, .. } => {
-                (film.p_abnormal, film.threshold) = (p_abnormal, threshold)
+            Group::Film { numbers: [p_abnormal, threshold, least_confidence], .. } => {
+                film.p_abnormal = p_abnormal;
+                film.threshold = threshold;
+                film.least_confidence = least_confidence.map(|value| value as f32);
             }
         }
     }
@@ -199,8 +216,11 @@ impl<'a> Reading<'a> {
             };
             return Ok(Group::Film {
                 film: self.image(&image)?,
-                p_abnormal: self.number_named(group, &codes::P_ABNORMAL)?,
-                threshold: self.number_named(group, &codes::C_STAR)?,
+                numbers: [
+                    self.number_named(group, &codes::P_ABNORMAL)?,
+                    self.number_named(group, &codes::C_STAR)?,
+                    self.number_named(group, &codes::LEAST_CONFIDENCE)?,
+                ],
             });
         }
         let (film, xyxy) = self.region(group)?;

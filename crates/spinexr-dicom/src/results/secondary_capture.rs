@@ -49,7 +49,8 @@ pub fn secondary_capture(
             &format!("{} {}: boxes drawn into the film; {NOTICE}", by.name, by.version),
         ),
         Element::sequence(0x0008_2112, vec![source]),
-        Element::text(0x0020_0020, "CS", ""),
+        Element::text(0x0020_0020, "CS", ""), // patient orientation: type 2C
+        Element::text(0x0020_0060, "CS", ""), // laterality: type 2C
         words.text(0x0020_4000, "LT", &notices(prediction)),
         Element::us(0x0028_0002, 3),
         Element::text(0x0028_0004, "CS", "RGB"),
