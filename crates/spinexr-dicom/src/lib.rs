@@ -33,6 +33,7 @@ mod options;
 mod pixel_format;
 mod raster;
 mod read;
+pub mod results;
 pub mod samples;
 mod standard;
 mod stored;
