@@ -104,7 +104,7 @@ pub(crate) fn parse(
 }
 
 /// The inflated data set, cut at `cap` bytes when `complete` is false and refused above it otherwise.
-fn inflate(
+pub(crate) fn inflate(
     path: &Path,
     bytes: &[u8],
     cap: u64,

@@ -14,7 +14,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// Bytes read of a file when only its header is wanted. Headers are mostly a few kB.
-const HEAD_BYTES: u64 = 1 << 16;
+pub(crate) const HEAD_BYTES: u64 = 1 << 16;
 
 /// A film ready for a model or a viewer.
 ///
@@ -107,7 +107,7 @@ fn image_id(path: &Path) -> String {
 }
 
 /// Up to `most` bytes of a file, and whether that is all of it.
-fn read_bytes(path: &Path, most: u64, limits: &Limits) -> Result<(Vec<u8>, bool), ReadError> {
+pub(crate) fn read_bytes(path: &Path, most: u64, limits: &Limits) -> Result<(Vec<u8>, bool), ReadError> {
     let io = |source| ReadError::Io { path: path.into(), source };
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
