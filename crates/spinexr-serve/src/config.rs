@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+/// Every key with its meaning and its default, as a file.
+pub const REFERENCE: &str = include_str!("reference.toml");
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -508,6 +511,39 @@ mod tests {
         config.check().unwrap();
         assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
         assert_eq!(Config::from_toml("").unwrap(), config);
+    }
+
+    #[test]
+    fn the_reference_is_the_default_and_leaves_no_key_out() {
+        assert_eq!(Config::from_toml(REFERENCE).unwrap(), Config::default());
+        // With its examples in force, every key there is stands in it.
+        let examples: String = REFERENCE
+            .lines()
+            .filter(|line| *line != "peers = []")
+            .map(|line| match line.strip_prefix("# ") {
+                Some(key)
+                    if key.starts_with('[')
+                        || key.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) =>
+                {
+                    key
+                }
+                _ => line,
+            })
+            .map(|line| line.replace('…', &"0".repeat(64)) + "\n")
+            .collect();
+        let full = Config::from_toml(&examples).unwrap();
+        assert_eq!((full.tokens.len(), full.destinations.len(), full.dicom.peers.len()), (1, 2, 1));
+        let written = full.to_toml();
+        for line in written.lines().filter(|line| line.contains(" = ")) {
+            let key = line.split(" = ").next().unwrap();
+            assert!(REFERENCE.contains(&format!("{key} = ")), "{key}");
+        }
+        let absent: Vec<&str> =
+            ["tls_client_ca", "tls_certificate", "tls_key", "token_file", "password_file", "tls_ca"]
+                .into_iter()
+                .filter(|key| !written.contains(key))
+                .collect();
+        assert!(absent.is_empty(), "{absent:?}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod clock;
 pub mod config;
 mod delivery;
 mod dimse;
+mod end;
 mod error;
 mod http;
 pub mod ingest;
@@ -35,5 +36,6 @@ pub mod token;
 mod worker;
 
 pub use config::Config;
+pub use end::wait_for_end;
 pub use error::ServeError;
 pub use node::{Log, Node, Program, Server, Severity, verify_audit};

@@ -1,5 +1,7 @@
 //! 200 films are sent while the service is killed 20 times, at points drawn from a seed. Every result arrives, as one object.
 
+#![expect(clippy::unwrap_used, reason = "whatever goes wrong here is a failed test")]
+
 mod common;
 
 use common::{Receiver, agent, config, film, film_file, program, report_uid, stow_to, wait_until};

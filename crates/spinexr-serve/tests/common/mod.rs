@@ -31,7 +31,7 @@ pub fn film_file(number: u16) -> Vec<u8> {
 }
 
 /// A DICOM file of an explicit little endian data set.
-pub fn dicom_file(class: &str, instance: &str, study: &str, series: &str) -> Vec<u8> {
+pub fn dicom_file(class: &str, instance: &str, study: &str, series: &str, patient: &str) -> Vec<u8> {
     let element = |out: &mut Vec<u8>, group: u16, number: u16, vr: &[u8; 2], value: &str| {
         let pad = if vr == b"UI" { '\0' } else { ' ' };
         let padded = if value.len() % 2 == 1 { format!("{value}{pad}") } else { value.to_owned() };
@@ -52,7 +52,7 @@ pub fn dicom_file(class: &str, instance: &str, study: &str, series: &str) -> Vec
     element(&mut out, 0x0008, 0x0016, b"UI", class);
     element(&mut out, 0x0008, 0x0018, b"UI", instance);
     element(&mut out, 0x0008, 0x0060, b"CS", "SR");
-    element(&mut out, 0x0010, 0x0020, b"LO", "P1");
+    element(&mut out, 0x0010, 0x0020, b"LO", patient);
     element(&mut out, 0x0020, 0x000D, b"UI", study);
     element(&mut out, 0x0020, 0x000E, b"UI", series);
     out
@@ -75,6 +75,7 @@ pub fn read(path: &Path) -> Result<Reading, ReadFailure> {
     }
     let uid = report_uid(&instance.sop_instance_uid);
     let series = derived_uid(uid.as_bytes());
+    let patient = instance.text("00100020").unwrap_or_default();
     Ok(Reading {
         record: FilmPrediction {
             image: "film".into(),
@@ -96,7 +97,7 @@ pub fn read(path: &Path) -> Result<Reading, ReadFailure> {
         overlay_png: Some(b"\x89PNG\r\n\x1a\nnot really".to_vec()),
         objects: vec![ResultObject {
             kind: ResultKind::Sr,
-            file: dicom_file(SR_CLASS, &uid, &instance.study_uid, &series),
+            file: dicom_file(SR_CLASS, &uid, &instance.study_uid, &series, &patient),
         }],
     })
 }

@@ -7,5 +7,6 @@ pub mod evaluate;
 pub mod image;
 pub mod model;
 pub mod predict;
+pub mod serve;
 pub mod synth;
 pub mod train;
