@@ -32,6 +32,7 @@ mod options;
 mod pixel_format;
 mod raster;
 mod read;
+pub mod results;
 pub mod samples;
 mod standard;
 mod stored;
