@@ -17,8 +17,9 @@ use crate::{delivery, retention, worker};
 use spinexr_dicom::Limits;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How loud a message for the operator is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,13 +64,33 @@ pub struct Node {
     pub(crate) results: Signal,
     /// Held while a film's file and row come or go together.
     pub(crate) intake: Mutex<()>,
+    /// When the minute began in which strangers' attempts are counted, and how many there were.
+    strangers: Mutex<(Instant, u32)>,
 }
+
+/// Most lines a minute about attempts of strangers: what anyone can cause must not fill the disk.
+const STRANGERS_A_MINUTE: u32 = 60;
 
 impl Node {
     /// Writes an act down, in the log and its number in the store.
     pub(crate) fn note(&self, act: &Act<'_>) -> Result<(), ServeError> {
         let head = self.audit.append(act)?;
         self.store.set_audit_head(&head)
+    }
+
+    /// Writes down that someone unknown was turned away. Beyond [`STRANGERS_A_MINUTE`] only the metrics count them.
+    pub(crate) fn note_stranger(&self, act: &Act<'_>) -> Result<(), ServeError> {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        if strangers.0.elapsed() >= Duration::from_secs(60) {
+            *strangers = (Instant::now(), 0);
+        }
+        strangers.1 += 1;
+        let count = strangers.1;
+        drop(strangers);
+        match count {
+            1..=STRANGERS_A_MINUTE => self.note(act),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn info(&self, message: &str) {
@@ -123,6 +144,7 @@ impl Server {
             films: Signal::default(),
             results: Signal::default(),
             intake: Mutex::new(()),
+            strangers: Mutex::new((Instant::now(), 0)),
             config,
         });
         recover(&node)?;

@@ -23,9 +23,10 @@ const NAP: Duration = Duration::from_secs(5);
 
 pub(crate) fn start(node: &Arc<Node>, number: usize) -> Result<JoinHandle<()>, ServeError> {
     spawn(node, &format!("reader-{number}"), |node| {
+        let mut held = None;
         while !node.is_stopping() {
             let round = node.films.round();
-            match work_once(node) {
+            match work_once(node, &mut held) {
                 Ok(Some(wait)) => node.films.wait(round, wait),
                 Ok(None) => {}
                 Err(error) => {
@@ -37,22 +38,22 @@ pub(crate) fn start(node: &Arc<Node>, number: usize) -> Result<JoinHandle<()>, S
     })
 }
 
-/// Reads the next film. With none due, how long to wait.
-fn work_once(node: &Node) -> Result<Option<Duration>, ServeError> {
+/// Reads the next film. With none due, how long to wait. `held` is the job that is under way: where the store or the disk
+/// failed, not the film, it goes back into the queue before another is taken.
+fn work_once(node: &Node, held: &mut Option<String>) -> Result<Option<Duration>, ServeError> {
+    if let Some(job) = held.as_ref() {
+        node.store.release_job(job)?;
+        *held = None;
+    }
     let job = match node.store.claim_job()? {
         Ok(job) => job,
         Err(due) => return Ok(Some(due.map_or(NAP, |ms| Duration::from_millis(ms as u64).min(NAP)))),
     };
+    *held = Some(job.id.clone());
     let start = Instant::now();
-    let finished = match read(node, &job) {
-        Ok(finished) => finished,
-        Err(error) => {
-            // The store or the disk failed, not the film: it waits again.
-            node.store.release_job(&job.id)?;
-            return Err(error);
-        }
-    };
+    let finished = read(node, &job)?;
     node.store.finish_job(&job.id, &finished)?;
+    *held = None;
     let outcome = match &finished {
         Finished::Done { .. } => "ok",
         Finished::Again { error, .. } | Finished::Failed { error } => error,

@@ -223,6 +223,13 @@ fn tokens_and_roles_are_asked_for() {
     // An unknown page is no way around the question either.
     assert_eq!(service.get("/api/v1/nothing").0, 404);
     assert_eq!(service.post("/api/v1/jobs", "text/plain", b"", &[]).0, 405);
+    // Strangers are written down, and cannot fill the disk.
+    for _ in 0..80 {
+        assert_eq!(service.get("/api/v1/jobs").0, 401);
+    }
+    let log = std::fs::read_to_string(service.dir.path().join("audit.jsonl")).unwrap();
+    let lines = log.lines().filter(|l| l.contains("request.refused") && l.contains("unauthorized")).count();
+    assert!((20..=60).contains(&lines), "{lines}");
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn associate(node: &Node, socket: TcpStream, address: IpAddr, tls: Option<Arc<ru
             let actor = format!("address:{address}");
             let act =
                 Act { action: "association.failed", actor: &actor, object: "association", outcome: &error };
-            if let Err(error) = node.note(&act) {
+            if let Err(error) = node.note_stranger(&act) {
                 node.warn(&error.to_string());
             }
         }

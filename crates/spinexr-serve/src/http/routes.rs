@@ -4,6 +4,7 @@
 use super::access::{Access, Actor, authorize};
 use super::problem::Problem;
 use super::{App, Peer, dicomweb, films, jobs, openapi, state};
+use crate::audit::Act;
 use crate::config::Role;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -116,7 +117,19 @@ async fn guard(
             request.extensions_mut().insert::<Actor>(actor);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            let refused = app.blocking(move |node| {
+                let act = Act {
+                    action: "request.refused",
+                    actor: &client,
+                    object: "request",
+                    outcome: problem.kind,
+                };
+                node.note_stranger(&act)?;
+                Ok(problem)
+            });
+            refused.await.unwrap_or_else(|problem| problem).into_response()
+        }
     }
 }
 

@@ -128,7 +128,7 @@ impl Store {
         };
         // SQLite takes the other columns from the row that has the greatest `max`.
         let statement = format!(
-            "SELECT {COLUMNS}, max(received_ms * 2 + (kind = 'film')) FROM instances WHERE {} GROUP BY {group} \
+            "SELECT {COLUMNS}, max(received_ms) FROM instances WHERE {} GROUP BY {group} \
              ORDER BY received_ms DESC, id LIMIT {} OFFSET {}",
             conditions.join(" AND "),
             query.limit,

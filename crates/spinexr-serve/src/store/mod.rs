@@ -50,6 +50,7 @@ CREATE TABLE instances (
 ) STRICT;
 CREATE INDEX instances_by_uid ON instances (study_uid, series_uid, sop_instance_uid);
 CREATE INDEX instances_by_job ON instances (job);
+CREATE INDEX instances_by_bytes ON instances (bytes);   -- their sum is asked for with every film
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,              -- from film and model
     film TEXT NOT NULL REFERENCES instances (id),
