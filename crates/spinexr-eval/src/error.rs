@@ -1,6 +1,6 @@
 //! What can be wrong with the inputs of an evaluation. An undefined metric is not an error.
 
-use spinexr_core::{BoxXyxy, Split};
+use spinexr_core::{BoxXyxy, Split, UnknownLabel};
 use std::path::PathBuf;
 
 /// An input that cannot be evaluated.
@@ -131,6 +131,9 @@ pub enum Problem {
     /// A box whose right edge lies left of its left edge, or bottom above top.
     #[error("inverted box {:?}; expected x1 <= x2 and y1 <= y2", <[f32; 4]>::from(*.0))]
     InvertedBox(BoxXyxy),
+    /// A box of a class that the evaluation's list does not have.
+    #[error(transparent)]
+    UnknownLabel(#[from] UnknownLabel),
     /// A box with negative width or height.
     #[error("box with size {width} x {height}; expected no negative size")]
     NegativeSize {

@@ -10,11 +10,17 @@ pub use gallery::Thumbnail;
 pub use plot::{Axis, Corner, Mark, Plot, Scale, Series};
 
 use crate::run::RunReport;
+use spinexr_core::{ClassList, Label};
 
 /// The whole page. `thumbnail` gives the picture of a film by image id; where it gives none, the boxes are
 /// drawn on an empty ground.
 pub fn html(report: &RunReport, thumbnail: &dyn Fn(&str) -> Option<Thumbnail>) -> String {
     page::page(report, thumbnail)
+}
+
+/// The column of the paper's table, for the classes of VinDr-SpineXR.
+fn code<'a>(classes: &ClassList, label: &'a Label) -> Option<&'a str> {
+    classes.is_vindr().then(|| classes.heading(label))
 }
 
 /// Text with the five characters replaced that mean something in HTML.

@@ -72,7 +72,7 @@ const fn ours(value: &'static str, meaning: &'static str) -> Code {
     Code::new(value, PRIVATE_SCHEME, meaning)
 }
 
-// Names of content items, after TID 1500, 1501, 1410, 1419, 1204, 1004, 4019, 1600 to 1602.
+// Names of content items, after TID 1500, 1410, 1419, 320, 1204, 1004, 4019, 1600 to 1602.
 pub(super) const IMAGING_MEASUREMENT_REPORT: Code = dcm("126000", "Imaging Measurement Report");
 pub(super) const LANGUAGE: Code = dcm("121049", "Language of Content Item and Descendants");
 pub(super) const OBSERVER_TYPE: Code = dcm("121005", "Observer Type");
@@ -99,6 +99,7 @@ pub(super) const ALGORITHM_PARAMETERS: Code = dcm("111002", "Algorithm Parameter
 pub(super) const ALGORITHM_VERSION: Code = dcm("111003", "Algorithm Version");
 pub(super) const IMAGE_REGION: Code = dcm("111030", "Image Region");
 pub(super) const SOURCE: Code = sct("260753009", "Source"); // DICOM
+pub(super) const SOURCE_OF_MEASUREMENT: Code = dcm("121112", "Source of Measurement");
 pub(super) const QUALITATIVE_EVALUATIONS: Code = Code::new("C0034375", "UMLS", "Qualitative Evaluations");
 pub(super) const COMMENT: Code = dcm("121106", "Comment");
 
@@ -118,7 +119,6 @@ pub(super) const SOURCE_IMAGE: Code = dcm("121322", "Source image for image proc
 
 // What a film-level classifier and a detector say. (111047,DCM) is the probability of cancer, and so not ours.
 pub(super) const CONFIDENCE: Code = ours("CONFIDENCE", "Detector confidence");
-pub(super) const FILM_LEVEL_RESULT: Code = ours("FILM", "Film-level result");
 pub(super) const P_ABNORMAL: Code = ours("P_ABNORMAL", "Probability of film being abnormal");
 pub(super) const C_STAR: Code = ours("C_STAR", "Threshold c* on probability of film being abnormal");
 pub(super) const FINDING_COUNT: Code = ours("FINDING_COUNT", "Number of findings reported");

@@ -11,6 +11,7 @@ pub(super) enum Relationship {
     HasConceptMod,
     HasObsContext,
     HasAcqContext,
+    InferredFrom,
     SelectedFrom,
 }
 
@@ -21,6 +22,7 @@ impl Relationship {
             Self::HasConceptMod => "HAS CONCEPT MOD",
             Self::HasObsContext => "HAS OBS CONTEXT",
             Self::HasAcqContext => "HAS ACQ CONTEXT",
+            Self::InferredFrom => "INFERRED FROM",
             Self::SelectedFrom => "SELECTED FROM",
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! What is asked of a report is what the boxes need, no more: a TID 1500 report whose Imaging Measurements hold
 //! measurement groups, each with a tracking identifier and a unique tracking UID, a finding, and one SCOORD polyline that
-//! is selected from an image. Polylines of any shape are read as the box around them. A group whose finding is our
-//! film-level result has no region; its numbers go to the film. Everything else in the report is passed over.
+//! is selected from an image. Polylines of any shape are read as the box around them. Our film-level numbers stand beside
+//! the groups, each inferred from an image. Everything else in the report is passed over.
 
 use super::codes::{self, Code};
 use super::item_tree::{Item, ItemTree, parse_items};
@@ -93,6 +93,26 @@ pub fn read_report_from(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<
     Reading { path, tree: &tree, charset }.report()
 }
 
+/// SOP Instance UID of a film, and the frame, counted from 0.
+type FilmKey = (String, u32);
+
+/// What is known of a film so far.
+fn film_of(films: &mut Vec<ReportedFilm>, (sop_instance_uid, frame): FilmKey) -> &mut ReportedFilm {
+    let known = films.iter().position(|f| f.sop_instance_uid == sop_instance_uid && f.frame == frame);
+    let at = known.unwrap_or_else(|| {
+        films.push(ReportedFilm {
+            sop_instance_uid,
+            frame,
+            p_abnormal: None,
+            threshold: None,
+            least_confidence: None,
+            boxes: vec![],
+        });
+        films.len() - 1
+    });
+    &mut films[at]
+}
+
 struct Reading<'a> {
     path: &'a Path,
     tree: &'a ItemTree,
@@ -115,19 +135,6 @@ impl<'a> Placed<'a> {
             .enumerate()
             .map(move |(n, item)| Self { item, place: format!("{place}.{}", n + 1) })
     }
-}
-
-/// What a group says.
-enum Group {
-    Box {
-        film: (String, u32),
-        found: ReportedBox,
-    },
-    /// Probability of being abnormal, c*, least confidence of a box.
-    Film {
-        film: (String, u32),
-        numbers: [Option<f64>; 3],
-    },
 }
 
 impl<'a> Reading<'a> {
@@ -153,41 +160,31 @@ impl<'a> Reading<'a> {
         let mut tracked = BTreeSet::new();
         for measurements in self.named_children(&root, &codes::IMAGING_MEASUREMENTS)? {
             for group in self.named_children(&measurements, &codes::MEASUREMENT_GROUP)? {
-                self.add(&mut report, self.group(&group, &mut tracked)?);
+                let (film, found) = self.group(&group, &mut tracked)?;
+                film_of(&mut report.films, film).boxes.push(found);
             }
+            let mut set = |name: &Code, set: fn(&mut ReportedFilm, f64)| -> Result<(), ReadError> {
+                for item in self.named_children(&measurements, name)? {
+                    let film = self.image(&self.only_image(&item, "one IMAGE that it is inferred from")?)?;
+                    set(film_of(&mut report.films, film), self.number(&item)?);
+                }
+                Ok(())
+            };
+            set(&codes::P_ABNORMAL, |film, value| film.p_abnormal = Some(value))?;
+            set(&codes::C_STAR, |film, value| film.threshold = Some(value))?;
+            set(&codes::LEAST_CONFIDENCE, |film, value| film.least_confidence = Some(value as f32))?;
+            // Names the film where nothing else does.
+            set(&codes::FINDING_COUNT, |_, _| {})?;
         }
         Ok(report)
     }
 
-    fn add(&self, report: &mut Report, group: Group) {
-        let (sop_instance_uid, frame) = match &group {
-            Group::Box { film, .. } | Group::Film { film, .. } => film.clone(),
-        };
-        let known =
-            report.films.iter().position(|f| f.sop_instance_uid == sop_instance_uid && f.frame == frame);
-        let at = known.unwrap_or_else(|| {
-            report.films.push(ReportedFilm {
-                sop_instance_uid,
-                frame,
-                p_abnormal: None,
-                threshold: None,
-                least_confidence: None,
-                boxes: vec![],
-            });
-            report.films.len() - 1
-        });
-        let Some(film) = report.films.get_mut(at) else { return };
-        match group {
-            Group::Box { found, .. } => film.boxes.push(found),
-            Group::Film { numbers: [p_abnormal, threshold, least_confidence], .. } => {
-                film.p_abnormal = p_abnormal;
-                film.threshold = threshold;
-                film.least_confidence = least_confidence.map(|value| value as f32);
-            }
-        }
-    }
-
-    fn group(&self, group: &Placed<'a>, tracked: &mut BTreeSet<String>) -> Result<Group, ReadError> {
+    /// One box, and the film it is on.
+    fn group(
+        &self,
+        group: &Placed<'a>,
+        tracked: &mut BTreeSet<String>,
+    ) -> Result<(FilmKey, ReportedBox), ReadError> {
         let identifier =
             self.only(group, &codes::TRACKING_IDENTIFIER, "one Tracking Identifier (112039,DCM)")?;
         let tracking_identifier = self.text(identifier.item, tags::TEXT_VALUE).unwrap_or_default();
@@ -209,20 +206,6 @@ impl<'a> Reading<'a> {
         let Some(code) = code else {
             return Err(self.error(&finding, "a coded finding (0040,A168)", "nothing"));
         };
-        if code.is(&codes::FILM_LEVEL_RESULT) {
-            let image = group.children().find(|child| self.value_type(child).as_deref() == Some("IMAGE"));
-            let Some(image) = image else {
-                return Err(self.error(group, "the IMAGE that the film-level result is of", "none"));
-            };
-            return Ok(Group::Film {
-                film: self.image(&image)?,
-                numbers: [
-                    self.number_named(group, &codes::P_ABNORMAL)?,
-                    self.number_named(group, &codes::C_STAR)?,
-                    self.number_named(group, &codes::LEAST_CONFIDENCE)?,
-                ],
-            });
-        }
         let (film, xyxy) = self.region(group)?;
         let confidence = self.number_named(group, &codes::CONFIDENCE)?;
         if let Some(value) = confidence.filter(|v| !(0.0..=1.0).contains(v)) {
@@ -236,11 +219,11 @@ impl<'a> Reading<'a> {
             tracking_uid,
             xyxy,
         };
-        Ok(Group::Box { film, found })
+        Ok((film, found))
     }
 
     /// The box around the one region of a group, and the film it is on.
-    fn region(&self, group: &Placed<'a>) -> Result<((String, u32), BoxXyxy), ReadError> {
+    fn region(&self, group: &Placed<'a>) -> Result<(FilmKey, BoxXyxy), ReadError> {
         let is_region = |child: &Placed<'_>| self.value_type(child).is_some_and(|t| t.starts_with("SCOORD"));
         let regions: Vec<_> = group.children().filter(is_region).collect();
         let [region] = regions.as_slice() else {
@@ -269,16 +252,22 @@ impl<'a> Reading<'a> {
         if !xyxy.is_proper() || x1 < 0.0 || y1 < 0.0 {
             return Err(self.error(region, "a region with an area, on the film", format!("{xyxy:?}")));
         }
-        let images: Vec<_> =
-            region.children().filter(|child| self.value_type(child).as_deref() == Some("IMAGE")).collect();
-        match images.as_slice() {
-            [image] => Ok((self.image(image)?, xyxy)),
-            _ => Err(self.error(region, "one IMAGE that it is selected from", images.len().to_string())),
+        let image = self.only_image(region, "one IMAGE that it is selected from")?;
+        Ok((self.image(&image)?, xyxy))
+    }
+
+    /// The only IMAGE below an item.
+    fn only_image(&self, at: &Placed<'a>, expected: &'static str) -> Result<Placed<'a>, ReadError> {
+        let is_image = |child: &Placed<'_>| self.value_type(child).as_deref() == Some("IMAGE");
+        let mut images: Vec<_> = at.children().filter(is_image).collect();
+        match (images.pop(), images.len()) {
+            (Some(image), 0) => Ok(image),
+            (image, more) => Err(self.error(at, expected, (more + usize::from(image.is_some())).to_string())),
         }
     }
 
     /// The film that an IMAGE item refers to, and the frame, counted from 0.
-    fn image(&self, image: &Placed<'a>) -> Result<(String, u32), ReadError> {
+    fn image(&self, image: &Placed<'a>) -> Result<FilmKey, ReadError> {
         let references = image.item.items(tags::REFERENCED_SOP_SEQUENCE);
         let [reference] = references else {
             let found = references.len().to_string();
@@ -352,7 +341,11 @@ impl<'a> Reading<'a> {
     /// The number of the first NUM with this name.
     fn number_named(&self, at: &Placed<'a>, name: &Code) -> Result<Option<f64>, ReadError> {
         let named = self.named_children(at, name)?;
-        let Some(at) = named.first() else { return Ok(None) };
+        named.first().map(|item| self.number(item)).transpose()
+    }
+
+    /// The value of a NUM.
+    fn number(&self, at: &Placed<'_>) -> Result<f64, ReadError> {
         let Some(measured) = at.item.items(tags::MEASURED_VALUE_SEQUENCE).first() else {
             return Err(self.error(at, "a Measured Value Sequence (0040,A300)", "none"));
         };
@@ -364,7 +357,7 @@ impl<'a> Reading<'a> {
         let text = self.text(measured, tags::NUMERIC_VALUE);
         let value = exact.or_else(|| text.as_deref().and_then(number)).filter(|v| v.is_finite());
         match value {
-            Some(value) => Ok(Some(value)),
+            Some(value) => Ok(value),
             None => Err(self.error(at, "a finite number", text.unwrap_or_else(|| "nothing".to_owned()))),
         }
     }

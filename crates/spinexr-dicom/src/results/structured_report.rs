@@ -10,12 +10,16 @@
 //!       tracking identifier and UID, finding, finding site
 //!       NUM detector confidence, with the algorithm
 //!       SCOORD outline of the box ── SELECTED FROM ── the film
-//!     CONTAINER Measurement Group of the film                      TID 1501
-//!       NUM p(abnormal), c*, number of findings, least confidence
+//!     NUM p(abnormal), c*, number of findings, least confidence    added: TID 1500 is extensible
+//!       INFERRED FROM the film
 //!   CONTAINER Qualitative Evaluations
 //!     CODE called abnormal, not called abnormal or not decided
 //!     TEXT research only
 //! ```
+//!
+//! What is said of the film as a whole stands beside the groups. A TID 1501 group would hold it as well, but PixelMed's
+//! template check, which tells 1410 from 1501 by counting the regions of all groups, then finds fault with every report of
+//! one box.
 
 use super::codes::{self, Code};
 use super::content::{ContentItem, ItemValue, Relationship};
@@ -27,7 +31,7 @@ use super::uids::{Kind, device_uid, tracking_uid};
 use super::{SourceFilm, words::Words};
 use crate::error::WriteError;
 use crate::write::element::Element;
-use Relationship::{Contains, HasAcqContext, HasConceptMod, HasObsContext, SelectedFrom};
+use Relationship::{Contains, HasAcqContext, HasConceptMod, HasObsContext, InferredFrom, SelectedFrom};
 use spinexr_core::FilmPrediction;
 
 const NAME: &str = "structured report";
@@ -113,7 +117,7 @@ fn report(
         seen.push(place);
         measurements.push(box_group(film, finding, index + 1, uid, by, options));
     }
-    measurements.push(film_group(film, prediction, findings.len(), by, options));
+    measurements.extend(film_numbers(film, prediction, findings.len(), options));
     children.push(ContentItem::container(codes::IMAGING_MEASUREMENTS, measurements));
     children.push(evaluations(prediction, findings.len(), options));
     ContentItem::root(codes::IMAGING_MEASUREMENT_REPORT, "1500", children)
@@ -143,15 +147,6 @@ fn image_library(film: &SourceFilm, options: &ResultOptions) -> ContentItem {
     ContentItem::container(codes::IMAGE_LIBRARY, vec![group])
 }
 
-/// What every measurement group begins with.
-fn tracked(identifier: String, uid: String, finding: Code) -> Vec<ContentItem> {
-    vec![
-        text(HasObsContext, codes::TRACKING_IDENTIFIER, identifier),
-        ContentItem::new(HasObsContext, codes::TRACKING_UID, ItemValue::UidRef(uid)),
-        code(Contains, codes::FINDING, finding),
-    ]
-}
-
 /// TID 1410: one box.
 fn box_group(
     film: &SourceFilm,
@@ -165,39 +160,37 @@ fn box_group(
         ContentItem::new(SelectedFrom, codes::SOURCE, ItemValue::Image(image_reference(film, options)));
     // The number a reader meets is the shortest that names the f32.
     let score = finding.score.to_string().parse().unwrap_or(f64::from(finding.score));
-    let mut items = tracked(format!("{} {number}", finding.class), uid, codes::finding_code(finding.class));
-    items.extend([
+    let items = vec![
+        text(HasObsContext, codes::TRACKING_IDENTIFIER, format!("{} {number}", finding.class)),
+        ContentItem::new(HasObsContext, codes::TRACKING_UID, ItemValue::UidRef(uid)),
+        code(Contains, codes::FINDING, codes::finding_code(finding.class)),
         ContentItem::new(Contains, codes::IMAGE_REGION, ItemValue::Polyline(finding.outline()))
             .with(vec![source]),
         code(HasConceptMod, codes::FINDING_SITE, codes::region(film.body_part.as_deref())),
         num(Contains, codes::CONFIDENCE, score, codes::NO_UNITS).with(algorithm(by)),
-    ]);
+    ];
     ContentItem::container(codes::MEASUREMENT_GROUP, items)
 }
 
-/// TID 1501: what is said of the film as a whole.
-fn film_group(
+/// What is said of the film as a whole.
+fn film_numbers(
     film: &SourceFilm,
     prediction: &FilmPrediction,
     count: usize,
-    by: &Algorithm,
     options: &ResultOptions,
-) -> ContentItem {
-    let uid = tracking_uid(film, by, options, "film", &[], 0);
-    let mut items = tracked("Film".to_owned(), uid, codes::FILM_LEVEL_RESULT);
-    items.push(code(HasConceptMod, codes::FINDING_SITE, codes::region(film.body_part.as_deref())));
-    items.extend(algorithm(by));
+) -> Vec<ContentItem> {
+    let source = ItemValue::Image(image_reference(film, options));
+    let source = ContentItem::new(InferredFrom, codes::SOURCE_OF_MEASUREMENT, source);
     let numbers = [
         (codes::P_ABNORMAL, prediction.p_abnormal),
         (codes::C_STAR, prediction.threshold),
         (codes::FINDING_COUNT, Some(count as f64)),
         (codes::LEAST_CONFIDENCE, options.min_score.to_string().parse().ok()),
     ];
-    for (name, value) in numbers {
-        items.extend(value.map(|value| num(Contains, name, value, codes::NO_UNITS)));
-    }
-    items.push(ContentItem::new(Contains, codes::SOURCE, ItemValue::Image(image_reference(film, options))));
-    ContentItem::container(codes::MEASUREMENT_GROUP, items)
+    let item = |(name, value): (Code, Option<f64>)| {
+        value.map(|value| num(Contains, name, value, codes::NO_UNITS).with(vec![source.clone()]))
+    };
+    numbers.into_iter().filter_map(item).collect()
 }
 
 fn evaluations(prediction: &FilmPrediction, count: usize, options: &ResultOptions) -> ContentItem {

@@ -71,12 +71,12 @@ pub(super) fn device_uid(by: &Algorithm) -> String {
     uid(&[b"device", by.model_hash.as_bytes()])
 }
 
-/// Of the `occurrence`-th thing called `name` at `place`; the place of the film as a whole is empty.
+/// Of the `occurrence`-th finding called `class` at `place`.
 pub(super) fn tracking_uid(
     film: &SourceFilm,
     by: &Algorithm,
     options: &ResultOptions,
-    name: &str,
+    class: &str,
     place: &[f32],
     occurrence: u32,
 ) -> String {
@@ -87,7 +87,7 @@ pub(super) fn tracking_uid(
         &options.frame.to_le_bytes(),
         by.model_hash.as_bytes(),
         by.config_hash.as_bytes(),
-        name.as_bytes(),
+        class.as_bytes(),
         &place,
         &occurrence.to_le_bytes(),
     ])
