@@ -120,7 +120,7 @@ impl Store {
         add("lower(patient_name) GLOB lower(?)", &glob(&query.patient_name));
         add("accession = ?", &query.accession);
         add("study_date >= ?", &query.study_date_from);
-        add("study_date <= ?", &query.study_date_to);
+        add("study_date <> '' AND study_date <= ?", &query.study_date_to);
         let group = match level {
             Level::Study => "study_uid",
             Level::Series => "series_uid",

@@ -316,3 +316,110 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Job> {
         error: row.get(8)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{film, store};
+    use super::super::{DeliveryState, InstanceKind};
+    use super::*;
+    use crate::config::ResultKind;
+
+    /// Takes films 1 to `n` in as jobs j1 to jn.
+    fn filled(store: &Store, n: u32) {
+        for number in 1..=n {
+            let accepted = store.accept(&film(number), &format!("j{number}"), "m", 100).unwrap();
+            assert!(matches!(accepted, Some(Accepted::New(_))));
+        }
+    }
+
+    fn claim(store: &Store) -> Option<String> {
+        store.claim_job().unwrap().ok().map(|job| job.id)
+    }
+
+    #[test]
+    fn jobs_are_taken_in_order_and_once() {
+        let (_dir, store) = store();
+        filled(&store, 2);
+        assert!(matches!(store.accept(&film(1), "j1", "m", 100), Ok(Some(Accepted::Known(_)))));
+        assert_eq!(store.accept(&film(3), "j3", "m", 2).unwrap(), None, "no room");
+        assert_eq!(
+            [claim(&store), claim(&store), claim(&store)],
+            [Some("j1".into()), Some("j2".into()), None]
+        );
+    }
+
+    #[test]
+    fn what_is_tried_again_waits_for_its_time() {
+        let (_dir, store) = store();
+        filled(&store, 1);
+        claim(&store);
+        let again = Finished::Again { error: "e".into(), due_ms: now_ms() + 60_000 };
+        store.finish_job("j1", &again).unwrap();
+        match store.claim_job().unwrap() {
+            Err(Some(wait)) => assert!((50_000..=60_000).contains(&wait)),
+            other => panic!("{other:?}"),
+        }
+        store.finish_job("j1", &Finished::Failed { error: "e".into() }).unwrap();
+        assert!(store.retry_job("j1").unwrap() && !store.retry_job("j1").unwrap());
+        assert_eq!(claim(&store).as_deref(), Some("j1"));
+    }
+
+    #[test]
+    fn a_film_that_kills_the_process_is_read_alone_and_given_up() {
+        let (_dir, store) = store();
+        filled(&store, 3);
+        assert_eq!([claim(&store), claim(&store)], [Some("j1".into()), Some("j2".into())]);
+        assert!(store.recover_jobs(3, 0).unwrap().is_empty(), "the process died");
+        // What was not under way goes on; beside it, what was waits.
+        let first = claim(&store).unwrap();
+        let alone = store.job(&first).unwrap().unwrap().interruptions > 0;
+        assert_eq!(claim(&store), None, "{first} {alone}");
+        store.finish_job(&first, &Finished::Failed { error: "e".into() }).unwrap();
+        let mut deaths = 0;
+        while store.count_jobs(JobState::Waiting).unwrap() > 0 && deaths < 20 {
+            let id = claim(&store).unwrap();
+            if store.job(&id).unwrap().unwrap().interruptions > 0 {
+                assert_eq!(claim(&store), None, "read alone");
+            }
+            deaths += 1;
+            store.recover_jobs(3, 0).unwrap();
+        }
+        assert_eq!(store.count_jobs(JobState::Failed).unwrap(), 3);
+        assert!(deaths <= 3 + 2, "{deaths}");
+    }
+
+    #[test]
+    fn later_deaths_are_followed_by_longer_pauses() {
+        let (_dir, store) = store();
+        filled(&store, 1);
+        for pause in [0, 10_000, 40_000] {
+            store.connection().execute("UPDATE jobs SET due_ms = 0", []).unwrap();
+            claim(&store).unwrap();
+            let before = now_ms();
+            store.recover_jobs(100, 10_000).unwrap();
+            let due: i64 =
+                store.connection().query_row("SELECT due_ms FROM jobs", [], |row| row.get(0)).unwrap();
+            assert!((pause..pause + 1000).contains(&(due - before)), "{due}");
+        }
+    }
+
+    #[test]
+    fn a_result_made_again_is_not_sent_again() {
+        let (_dir, store) = store();
+        filled(&store, 1);
+        let mut object = film(9);
+        object.kind = InstanceKind::Result(ResultKind::Sr);
+        object.job = Some("j1".into());
+        let deliveries = vec![(object.id.clone(), "archive".to_owned())];
+        let done = Finished::Done { objects: vec![object], deliveries };
+        claim(&store);
+        store.finish_job("j1", &done).unwrap();
+        let delivery = store.next_delivery("archive").unwrap().unwrap();
+        store.finish_delivery(delivery.id, &super::super::Sent::Delivered).unwrap();
+        store.finish_job("j1", &done).unwrap();
+        assert_eq!(store.next_delivery("archive").unwrap(), Err(None));
+        assert_eq!(store.deliveries_of("j1").unwrap()[0].state, DeliveryState::Delivered);
+        assert_eq!(store.results_of("j1").unwrap().len(), 1);
+        assert_eq!(store.fail_deliveries_except(&[]).unwrap(), 0, "what has arrived stays so");
+    }
+}

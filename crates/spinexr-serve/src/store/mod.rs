@@ -152,6 +152,28 @@ pub(crate) mod tests {
         (dir, store)
     }
 
+    /// A film's row, another for each number.
+    pub(crate) fn film(number: u32) -> InstanceRow {
+        InstanceRow {
+            id: format!("{number:064x}"),
+            kind: InstanceKind::Film,
+            job: None,
+            path: format!("films/00/{number}.dcm"),
+            bytes: 100,
+            received_ms: i64::from(number),
+            instance: spinexr_dicom::Instance {
+                transfer_syntax: "1.2.840.10008.1.2.1".into(),
+                data_set_start: 0,
+                sop_class_uid: "1.2".into(),
+                sop_instance_uid: format!("1.2.{number}"),
+                study_uid: "1.3".into(),
+                series_uid: "1.4".into(),
+                has_pixels: true,
+                attributes: serde_json::Map::new(),
+            },
+        }
+    }
+
     #[test]
     fn another_version_is_refused() {
         let (dir, store) = store();
