@@ -14,7 +14,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// Bytes read of a file when only its header is wanted. Headers are mostly a few kB.
-const HEAD_BYTES: u64 = 1 << 16;
+pub(crate) const HEAD_BYTES: u64 = 1 << 16;
 
 /// A film ready for a model or a viewer.
 ///
