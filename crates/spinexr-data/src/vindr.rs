@@ -5,8 +5,9 @@
 //! DIR/annotations/test.csv    DIR/test_images/<image_id>.dicom
 //! DIR/annotations/classes.txt                                    other classes than the release's, one a line
 //! ```
-//! Parts may be missing, and there may be a `validation` part beside them. Without `classes.txt`, which the release does not have, labels are those of the release,
-//! the 13 categories folded into seven classes. What is broken is an error with file, line and column; what the release is known
+//! Parts may be missing, and there may be a `validation` part beside them, as `spinexr data split` writes it. Without
+//! `classes.txt`, which the release does not have, labels are those of the release, the 13 categories folded into
+//! seven classes. What is broken is an error with file, line and column; what the release is known
 //! to contain (repeated rows, boxes without extent or past the border, another spelling) is repaired and
 //! counted in [`crate::ReadCounts`]. Films may also be `.dcm`, `.png`, `.jpg` or `.jpeg` files.
 
@@ -88,7 +89,8 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
         }
         parts += 1;
         let bytes = read_annotation_file(&csv)?;
-        let films = parse(&csv, &bytes, &dataset.classes, options, &mut dataset.read, &mut errors)?;
+        let (read, odd_rows) = (&mut dataset.read, &mut dataset.odd_rows);
+        let films = parse(&csv, &bytes, &dataset.classes, options, read, odd_rows, &mut errors)?;
         join_files(&mut dataset, films, film_files(&images)?, split);
     }
     if parts == 0 {
