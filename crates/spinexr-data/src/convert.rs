@@ -220,6 +220,10 @@ fn sized_films<'a>(
 fn holds(format: Format, film: &Film, boxes: &[Annotation]) -> Result<(), String> {
     let id = &film.annotation.image_id;
     let place = film.path.display();
+    if id.trim() != id || id.chars().any(char::is_control) {
+        let expected = "a name without control characters or blanks at its ends";
+        return Err(format!("{place}: image id {id:?}; expected {expected}"));
+    }
     if format == Format::Vindr && !is_file_stem(id) {
         return Err(format!(
             "{place}: image id {id:?}; expected letters, digits, `.`, `_` and `-`, which is what vindr takes"

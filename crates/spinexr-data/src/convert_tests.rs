@@ -185,6 +185,23 @@ fn nothing_is_written_over_and_nothing_half() {
 }
 
 #[test]
+fn names_with_blanks_go_where_they_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut original = dataset(dir.path(), &some_boxes());
+    original.films[0].annotation.image_id = "a film (1)".to_owned();
+    original.films[1].annotation.image_id = "line\nend".to_owned();
+    for format in [Format::Coco, Format::Yolo, Format::Voc] {
+        let out = dir.path().join(format.name());
+        let done = convert(&original, &out, &ConvertOptions { format, ..OPTIONS }, 1, &silent).unwrap();
+        assert_eq!(done.failures.len(), 1);
+        assert!(done.failures[0].error.contains("line\\nend"), "{:?}", done.failures);
+        let held = read_back(&out);
+        assert_eq!((held.films.len(), held.read.without_split.len()), (3, 0), "{format}");
+        assert_eq!(held.films[0].annotation.image_id, "a film (1)");
+    }
+}
+
+#[test]
 fn vindr_refuses_names_that_mean_something_there() {
     let dir = tempfile::tempdir().unwrap();
     let mut original = dataset(dir.path(), &[vec![], vec![], vec![], vec![]]);

@@ -84,7 +84,7 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     let classes_file = dir.join(CLASSES_FILE);
     let listed = if classes_file.is_file() { Some(class_file::read(&classes_file, &[])?) } else { None };
     let mut files = film_files(&dir.join(FILMS))?;
-    let (splits, mut errors) = read_splits(dir)?;
+    let (splits, mut errors) = read_splits(dir, &annotations)?;
     let mut dataset = Dataset::default();
     let mut names: BTreeSet<Label> = BTreeSet::new();
     for (image_id, path) in annotations {
@@ -128,7 +128,10 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
 /// The split of each film that a list names; `None` without any list.
 type Splits = Option<BTreeMap<String, Split>>;
 
-fn read_splits(dir: &Path) -> Result<(Splits, Vec<RowError>), DataError> {
+fn read_splits(
+    dir: &Path,
+    annotations: &BTreeMap<String, PathBuf>,
+) -> Result<(Splits, Vec<RowError>), DataError> {
     let list = |name: &str| dir.join(list_of(name));
     let train = if list("train").is_file() { "train" } else { "trainval" };
     let (mut splits, mut errors, mut any) = (BTreeMap::new(), vec![], false);
@@ -139,8 +142,14 @@ fn read_splits(dir: &Path) -> Result<(Splits, Vec<RowError>), DataError> {
         }
         any = true;
         for (line, text) in (1..).zip(read_text(&path, MAX_BYTES)?.lines()) {
-            // Lists of one class have -1, 0 or 1 in a second column.
-            let Some(image_id) = text.split_whitespace().next() else { continue };
+            // Lists of one class have -1, 0 or 1 in a second column; names of films may have blanks.
+            let image_id = match text.trim() {
+                whole if annotations.contains_key(whole) => whole,
+                line => line.split_whitespace().next().unwrap_or_default(),
+            };
+            if image_id.is_empty() {
+                continue;
+            }
             match splits.insert(image_id.to_owned(), split) {
                 Some(first) if first != split => errors.push(RowError {
                     path: path.clone(),
