@@ -54,6 +54,30 @@ impl ReadCounts {
     }
 }
 
+/// A row that was repaired or passed over, and counted in [`ReadCounts`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OddRow {
+    /// The annotation file.
+    pub path: PathBuf,
+    /// Line of the row, counted from 1.
+    pub line: u64,
+    /// Its film.
+    pub image_id: String,
+    /// What is odd about it.
+    pub kind: OddRowKind,
+}
+
+/// What is odd about a row that is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OddRowKind {
+    /// It repeats another row of its film.
+    Repeated,
+    /// Its box reaches past the left or upper border.
+    PastBorder,
+    /// Nothing, or less than the smallest side, is left of its box.
+    Thin,
+}
+
 /// A data set in memory: paths and annotations, no pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
@@ -63,12 +87,14 @@ pub struct Dataset {
     pub films: Vec<Film>,
     /// What was met while reading.
     pub read: ReadCounts,
+    /// The rows that were repaired or passed over, in file order.
+    pub odd_rows: Vec<OddRow>,
 }
 
 /// No film, and the classes of VinDr-SpineXR.
 impl Default for Dataset {
     fn default() -> Self {
-        Self { classes: ClassList::vindr(), films: vec![], read: ReadCounts::default() }
+        Self { classes: ClassList::vindr(), films: vec![], read: ReadCounts::default(), odd_rows: vec![] }
     }
 }
 

@@ -128,6 +128,16 @@ pub enum DataError {
         /// Studies there are.
         studies: usize,
     },
+    /// Too few groups of films that stay together to give each part one.
+    #[error(
+        "cannot share {groups} groups of films that stay together out among {parts} parts: a part would be empty"
+    )]
+    TooFewGroups {
+        /// Studies, or patients.
+        groups: usize,
+        /// Parts asked for.
+        parts: usize,
+    },
     /// A film's box is of a class that the list does not have.
     #[error("film `{image_id}`: {source}")]
     UnknownLabel {

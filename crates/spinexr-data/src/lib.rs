@@ -9,14 +9,20 @@
 pub mod augment;
 pub mod auto_augment;
 pub mod cache;
+pub mod check;
+pub mod checksums;
 pub mod dataset;
 pub mod error;
 pub mod fixed;
+pub mod headers;
 pub mod loader;
 pub mod ready;
 pub mod resize;
+pub mod resplit;
 pub mod sampler;
 pub mod split;
+pub mod stats;
+pub mod stratify;
 pub mod vindr;
 
 mod affine;

@@ -5,8 +5,9 @@
 //! DIR/annotations/test.csv    DIR/test_images/<image_id>.dicom
 //! DIR/annotations/classes.txt                                    other classes than the release's, one a line
 //! ```
-//! One part may be missing. Without `classes.txt`, which the release does not have, labels are those of the release,
-//! the 13 categories folded into seven classes. What is broken is an error with file, line and column; what the release is known
+//! Parts may be missing, and there may be a `validation` part beside them, as `spinexr data split` writes it. Without
+//! `classes.txt`, which the release does not have, labels are those of the release, the 13 categories folded into
+//! seven classes. What is broken is an error with file, line and column; what the release is known
 //! to contain (repeated rows, boxes without extent or past the border, another spelling) is repaired and
 //! counted in [`crate::ReadCounts`]. Films may also be `.dcm`, `.png`, `.jpg` or `.jpeg` files.
 
@@ -90,8 +91,8 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     let mut dataset = Dataset { classes: read_classes(dir)?, ..Dataset::default() };
     let mut errors = Vec::new();
     let mut parts = 0;
-    for split in [Split::Train, Split::Test] {
-        let csv = dir.join("annotations").join(format!("{split}.csv"));
+    for split in Split::ALL {
+        let csv = annotation_file(dir, split);
         let images = dir.join(format!("{split}_images"));
         if !csv.exists() {
             // Films without any annotation file are counted like films without a row.
@@ -100,7 +101,8 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
         }
         parts += 1;
         let bytes = read_annotation_file(&csv)?;
-        let films = parse(&csv, &bytes, &dataset.classes, options, &mut dataset.read, &mut errors)?;
+        let (read, odd_rows) = (&mut dataset.read, &mut dataset.odd_rows);
+        let films = parse(&csv, &bytes, &dataset.classes, options, read, odd_rows, &mut errors)?;
         join_files(&mut dataset, films, film_files(&images)?, split);
     }
     if parts == 0 {
@@ -112,6 +114,11 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     }
     errors.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     Ok((dataset, errors))
+}
+
+/// Where the rows of a part are.
+pub(crate) fn annotation_file(dir: &Path, split: Split) -> PathBuf {
+    dir.join("annotations").join(format!("{split}.csv"))
 }
 
 /// The classes of `annotations/classes.txt`; those of the release where there is no such file.

@@ -244,7 +244,7 @@ proptest::proptest! {
         let mut text = if header { HEADER.as_bytes().to_vec() } else { Vec::new() };
         text.extend(bytes);
         let (mut counts, mut errors) = (crate::ReadCounts::default(), Vec::new());
-        drop(parse(Path::new("x.csv"), &text, &ClassList::vindr(), &VindrOptions::new(), &mut counts, &mut errors));
+        drop(parse(Path::new("x.csv"), &text, &ClassList::vindr(), &VindrOptions::new(), &mut counts, &mut vec![], &mut errors));
     }
 }
 

@@ -21,7 +21,9 @@ mod attributes;
 mod codec;
 mod colour;
 mod dataset;
+mod deidentify;
 mod error;
+mod examine;
 mod film;
 mod find;
 mod instance;
@@ -41,7 +43,11 @@ mod vindr;
 mod window;
 mod write;
 
+pub use deidentify::{
+    Dates, Deidentified, DeidentifyOptions, DeidentifyReport, Key, MaskRect, Retain, deidentify,
+};
 pub use error::{ReadError, WriteError};
+pub use examine::{Examined, ExaminedPixels, examine_film, examine_header};
 pub use film::{
     Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Provenance, Radiograph, StageData,
     StageImage, VoiApplied, VoiFunction,

@@ -17,6 +17,8 @@ fn every_command_shows_an_example() {
         vec!["synth"],
         vec!["data", "check"],
         vec!["data", "stats"],
+        vec!["data", "split"],
+        vec!["data", "deidentify"],
         vec!["data", "prepare"],
         vec!["image"],
         vec!["train"],

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its setting fails")]
 
 mod broken_input;
+mod data;
 mod dicom_results;
 mod evaluation;
 mod films;
