@@ -194,12 +194,17 @@ impl FilmReader {
         };
         self.pipeline.predict(&[path.to_owned()], on_film, &|_| {});
         let result = result.ok_or_else(|| ReadFailure::ForNow("the pipeline gave no result".into()))?;
-        let record = result.outcome.map_err(|error| match error {
+        let mut record = result.outcome.map_err(|error| match error {
             InferError::Panicked { .. } => ReadFailure::ForNow(of_film(path, &error)),
             _ => ReadFailure::Film(of_film(path, &error)),
         })?;
         let radiograph =
             result.radiograph.ok_or_else(|| ReadFailure::ForNow("the film was not kept".into()))?;
+
+        // The file goes by its content's hash. The film's own name says more, and is the same in every coding of it.
+        if let Some(uid) = &radiograph.header.sop_instance_uid {
+            record.image.clone_from(uid);
+        }
 
         let film = |error: &dyn std::error::Error| ReadFailure::Film(of_film(path, error));
         let picture = overlay::render(&radiograph, &record, &self.overlay);
