@@ -110,6 +110,29 @@ impl Huffman {
         Ok(Self { short, first, counts, symbols: symbols.to_vec() })
     }
 
+    /// A symbol that says a number of bits, at most 15, and the value of these: [`Huffman::decode`] and
+    /// [`Bits::signed`], mostly in one step. 16 stands for 2^15 (T.81 H.1.2.2).
+    #[inline]
+    pub fn difference(&self, bits: &mut Bits<'_>) -> Result<i32, String> {
+        if bits.count < 32 {
+            bits.fill();
+        }
+        let (length, category) = self.short[(bits.cache >> (64 - LOOKUP_BITS)) as usize];
+        let (length, category) = (u32::from(length), u32::from(category));
+        if length > 0 && category <= 15 && length + category <= bits.count {
+            // No bit is a shift by 64, in two steps.
+            let value = (bits.cache << length >> 1 >> (63 - category)) as i32;
+            bits.cache <<= length + category;
+            bits.count -= length + category;
+            return Ok(extended(value, category));
+        }
+        match self.decode(bits)? {
+            category @ 0..=15 => bits.signed(u32::from(category)),
+            16 => Ok(1 << 15),
+            category => Err(format!("a difference of {category} bits")),
+        }
+    }
+
     pub fn decode(&self, bits: &mut Bits<'_>) -> Result<u8, String> {
         let next = bits.peek16();
         let (length, symbol) = self.short[(next >> (16 - LOOKUP_BITS)) as usize];
@@ -217,7 +240,7 @@ impl<'a> Bits<'a> {
         }
         let value = (self.peek16() >> (16 - bits)) as i32;
         self.skip(bits)?;
-        Ok(if value < 1 << (bits - 1) { value - (1 << bits) + 1 } else { value })
+        Ok(extended(value, bits))
     }
 
     /// Passes a restart marker; what is left of the bits before it is padding.
@@ -236,6 +259,11 @@ impl<'a> Bits<'a> {
             _ => Err("expected a restart marker".into()),
         }
     }
+}
+
+/// EXTEND of T.81 F.2.2.1: of `bits` bits, the lower half stands for negative values.
+fn extended(value: i32, bits: u32) -> i32 {
+    if value < (1 << bits) >> 1 { value - (1 << bits) + 1 } else { value }
 }
 
 /// Whether a byte of the word is FF.

@@ -1,6 +1,6 @@
 //! JPEG lossless (ITU-T T.81 annex H, transfer syntaxes …4.57 and .70) with one grey component, 2 to 16 bits.
 //!
-//! Our own decoder beside `jpeg-decoder`'s, which takes two to four times as long: this is the coding of most archives of
+//! Our own decoder beside `jpeg-decoder`'s, which takes more than twice as long: this is the coding of most archives of
 //! radiographs. A stream that ends before its last sample is an error.
 
 use super::jpeg_entropy::{Bits, Huffman, HuffmanTables, segment};
@@ -97,33 +97,23 @@ impl Scan<'_> {
                 // The first row after a start goes by the sample to the left alone.
                 let mut left = self.start;
                 for sample in row.iter_mut() {
-                    *sample = sum(left, self.difference(&mut bits)?);
+                    *sample = sum(left, self.table.difference(&mut bits)?);
                     left = i32::from(*sample);
                 }
             } else {
                 let (mut left, mut above_left) = (i32::from(above[0]), i32::from(above[0]));
                 // The first column goes by the sample above alone.
-                row[0] = sum(left, self.difference(&mut bits)?);
+                row[0] = sum(left, self.table.difference(&mut bits)?);
                 left = i32::from(row[0]);
                 for (sample, &above) in row[1..].iter_mut().zip(&above[1..]) {
                     let above = i32::from(above);
-                    *sample = sum(predict(left, above, above_left), self.difference(&mut bits)?);
+                    *sample = sum(predict(left, above, above_left), self.table.difference(&mut bits)?);
                     (left, above_left) = (i32::from(*sample), above);
                 }
             }
             above = row;
         }
         Ok(())
-    }
-
-    /// A difference (T.81 H.1.2.2): as a DC difference, with a category of its own for 2^15.
-    #[inline]
-    fn difference(&self, bits: &mut Bits<'_>) -> Result<i32, String> {
-        match self.table.decode(bits)? {
-            category @ 0..=15 => bits.signed(u32::from(category)),
-            16 => Ok(1 << 15),
-            category => Err(format!("a difference of {category} bits")),
-        }
     }
 }
 
