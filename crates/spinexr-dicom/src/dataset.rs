@@ -275,7 +275,7 @@ impl Walk<'_> {
 
     /// Keeps a value if it is wanted. Groups are few, which bounds what a hostile file can make us keep.
     fn keep(&mut self, tag: Tag, element: Element) {
-        let wanted = matches!(tag.0, 0x0008 | 0x0010 | 0x0018 | 0x0020 | 0x0028 | 0x2050);
+        let wanted = matches!(tag.0, 0x0008 | 0x0010 | 0x0012 | 0x0018 | 0x0020 | 0x0028 | 0x2050);
         if self.found.depth == 0 && wanted {
             self.found.elements.insert(tag, element);
         } else if self.found.depth == 1 && self.found.items == 1 && tag.0 == 0x0028 {

@@ -78,6 +78,29 @@ pub enum ReadError {
         /// File.
         path: PathBuf,
     },
+    /// The file has no DICOM header that results could refer to.
+    #[error(
+        "{}: a {format} file has no DICOM header, and so no patient, study and image that a DICOM result could name",
+        path.display()
+    )]
+    NoDicomHeader {
+        /// File.
+        path: PathBuf,
+        /// `PNG` or `JPEG`.
+        format: &'static str,
+    },
+    /// A structured report does not hold what its template asks for.
+    #[error("{}: content item {item}: expected {expected}, found {found}", path.display())]
+    Report {
+        /// File.
+        path: PathBuf,
+        /// Place in the content tree, as in PS3.3 C.17.3.2.5: `1.3.2`.
+        item: String,
+        /// What would be usable.
+        expected: &'static str,
+        /// What is there.
+        found: String,
+    },
     /// The pixel coding is not one this crate decodes.
     #[error("{}: transfer syntax {uid} ({name}) is not supported", path.display())]
     UnsupportedTransferSyntax {
@@ -129,6 +152,18 @@ pub enum WriteError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The result cannot be expressed as the object asked for.
+    #[error("{object}: {field}: expected {expected}, found {found}")]
+    Result {
+        /// Which object: `structured report` …
+        object: &'static str,
+        /// What of the film or the result.
+        field: &'static str,
+        /// What would be usable.
+        expected: String,
+        /// What is there.
+        found: String,
     },
     /// The film cannot be expressed as a DX image.
     #[error("DX film: {field}: expected {expected}, found {found}")]

@@ -26,6 +26,7 @@ mod error;
 mod examine;
 mod film;
 mod find;
+mod instance;
 mod lut;
 mod modality;
 pub mod npy;
@@ -33,6 +34,7 @@ mod options;
 mod pixel_format;
 mod raster;
 mod read;
+pub mod results;
 pub mod samples;
 mod standard;
 mod stored;
@@ -51,6 +53,7 @@ pub use film::{
     StageImage, VoiApplied, VoiFunction,
 };
 pub use find::find_films;
+pub use instance::{Instance, is_uid, read_instance};
 pub use options::{Limits, Policy, ReadOptions, Stage};
 pub use read::{read_film, read_header, read_size, read_stage, read_stage_from};
 pub use write::{DxFilm, DxSyntax, derived_uid, encode_dx, write_dx};

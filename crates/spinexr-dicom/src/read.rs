@@ -14,7 +14,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// Bytes read of a file when only its header is wanted. Headers are mostly a few kB.
-const HEAD_BYTES: u64 = 1 << 16;
+pub(crate) const HEAD_BYTES: u64 = 1 << 16;
 
 /// A film ready for a model or a viewer.
 ///
@@ -97,6 +97,38 @@ pub fn read_header(path: &Path, limits: &Limits) -> Result<FilmHeader, ReadError
     }
 }
 
+/// The header of a DICOM file, as far as Pixel Data.
+pub(crate) fn read_data_set(path: &Path, limits: &Limits) -> Result<DataSet, ReadError> {
+    let head = Head::open(path, limits)?;
+    no_raster(path, head.format)?;
+    head.data_set(path, limits)
+}
+
+/// As [`read_data_set`], of a file that is already in memory.
+pub(crate) fn data_set_of_bytes(path: &Path, bytes: Vec<u8>, limits: &Limits) -> Result<DataSet, ReadError> {
+    within_limit(path, bytes.len() as u64, limits)?;
+    no_raster(path, sniff(path, &bytes)?)?;
+    parse(path, bytes, true, Extent::Header, limits)
+}
+
+fn no_raster(path: &Path, format: Format) -> Result<(), ReadError> {
+    let format = match format {
+        Format::Dicom => return Ok(()),
+        Format::Png => "PNG",
+        Format::Jpeg => "JPEG",
+    };
+    Err(ReadError::NoDicomHeader { path: path.into(), format })
+}
+
+/// Refuses a file of more bytes than the limit.
+fn within_limit(path: &Path, found: u64, limits: &Limits) -> Result<(), ReadError> {
+    let limit = limits.max_file_bytes;
+    if found > limit {
+        return Err(ReadError::TooLarge { path: path.into(), what: "the file in bytes", found, limit });
+    }
+    Ok(())
+}
+
 /// File stem. Only a film's extension is cut: the last part of a bare UID is not one.
 pub(crate) fn image_id(path: &Path) -> String {
     let has_extension = path.extension().and_then(|e| e.to_str()).is_some_and(|extension| {
@@ -107,29 +139,19 @@ pub(crate) fn image_id(path: &Path) -> String {
 }
 
 /// Up to `most` bytes of a file, and whether that is all of it.
-fn read_bytes(path: &Path, most: u64, limits: &Limits) -> Result<(Vec<u8>, bool), ReadError> {
+pub(crate) fn read_bytes(path: &Path, most: u64, limits: &Limits) -> Result<(Vec<u8>, bool), ReadError> {
     let io = |source| ReadError::Io { path: path.into(), source };
     let file = File::open(path).map_err(io)?;
     let metadata = file.metadata().map_err(io)?;
     if metadata.is_dir() {
         return Err(ReadError::NoFilm { path: path.into() });
     }
-    let too_large = |found| ReadError::TooLarge {
-        path: path.into(),
-        what: "the file in bytes",
-        found,
-        limit: limits.max_file_bytes,
-    };
-    if metadata.len() > limits.max_file_bytes {
-        return Err(too_large(metadata.len()));
-    }
+    within_limit(path, metadata.len(), limits)?;
     let most = most.min(limits.max_file_bytes.saturating_add(1));
     let mut bytes = Vec::with_capacity(metadata.len().min(most) as usize + 1);
     file.take(most).read_to_end(&mut bytes).map_err(io)?;
     // What is no regular file has no length beforehand.
-    if bytes.len() as u64 > limits.max_file_bytes {
-        return Err(too_large(bytes.len() as u64));
-    }
+    within_limit(path, bytes.len() as u64, limits)?;
     let complete = (bytes.len() as u64) < most;
     Ok((bytes, complete))
 }
@@ -203,14 +225,7 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn of_bytes(path: &'a Path, bytes: Vec<u8>, options: &ReadOptions) -> Result<Self, ReadError> {
-        if bytes.len() as u64 > options.limits.max_file_bytes {
-            return Err(ReadError::TooLarge {
-                path: path.into(),
-                what: "the file in bytes",
-                found: bytes.len() as u64,
-                limit: options.limits.max_file_bytes,
-            });
-        }
+        within_limit(path, bytes.len() as u64, &options.limits)?;
         match sniff(path, &bytes)? {
             Format::Dicom => {
                 let data_set = parse(path, bytes, true, Extent::Whole, &options.limits)?;

@@ -160,6 +160,14 @@ pub enum InferError {
     /// A film could not be read; the rest of a batch goes on.
     #[error(transparent)]
     Read(Box<spinexr_dicom::ReadError>),
+    /// A result cannot be expressed as a DICOM object; the rest of a batch goes on.
+    #[error("{}: {source}", path.display())]
+    Result {
+        /// The film's file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<spinexr_dicom::WriteError>,
+    },
     /// A prepared film, or a prepared set as a whole, could not be read.
     #[error(transparent)]
     Data(Box<spinexr_data::DataError>),

@@ -11,6 +11,7 @@
 pub mod bundle;
 pub mod card;
 pub mod device;
+pub mod dicom_results;
 pub mod engine;
 pub mod error;
 pub mod evidence_picture;

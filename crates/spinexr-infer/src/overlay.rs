@@ -12,11 +12,8 @@ use spinexr_dicom::{Display, Radiograph};
 use std::io::Cursor;
 use std::path::Path;
 
-/// Stands under every picture.
-pub const NOTICE: &str = "AI result - research only - not for clinical use";
-
-/// Stands under every picture that a demonstration bundle made.
-pub const DEMONSTRATION_NOTICE: &str = "DEMONSTRATION - model trained on synthetic films";
+/// Stand under every picture; the second, under those that a demonstration bundle made.
+pub use spinexr_dicom::results::{DEMONSTRATION_NOTICE, NOTICE};
 
 /// How a picture is drawn.
 #[derive(Debug, Clone, PartialEq)]

@@ -24,9 +24,10 @@ use crate::joint::{decision_of, join_boxes, joint_classes, joint_hash, joint_pix
 use crate::manifest::{Decision, check_method};
 use crate::model::{LoadedModel, ModelOutput, load_models_for};
 use burn::tensor::Device;
+use sha2::{Digest, Sha256};
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{ClassList, Detection, FilmPrediction, Logits, Method, Split, fusion};
+use spinexr_core::{ClassList, Detection, FilmPrediction, Logits, Method, Split, fusion, hex};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
 use std::collections::BTreeMap;
@@ -229,6 +230,19 @@ impl Pipeline {
     /// What names the models in every record: the bundle's hash, or SHA-256 over the hashes of several.
     pub fn hash(&self) -> &str {
         &self.hash
+    }
+
+    /// SHA-256 over what decides predictions besides the models: thresholds, method, engine and device. The same models
+    /// with the same hash give the same predictions.
+    pub fn config_hash(&self) -> String {
+        let (device, engine) = (&self.options.device, self.options.engine);
+        let parts = serde_json::json!({
+            "decision": &self.decision,
+            "method": &self.method,
+            "engine": format!("{engine:?}"),
+            "device": format!("{device:?}"),
+        });
+        hex(&Sha256::digest(parts.to_string().as_bytes()))
     }
 
     /// Some bundle is a demonstration.

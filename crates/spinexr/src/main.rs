@@ -66,10 +66,14 @@ enum Command {
     Train(commands::train::Args),
     /// Find abnormal films and mark what is abnormal
     Predict(commands::predict::Args),
+    /// Read the boxes of DICOM structured reports
+    ReadSr(commands::read_sr::Args),
     /// Compute tables and curves from predictions
     Evaluate(commands::evaluate::Args),
     /// Look at, verify, combine, import and export bundles
     Model(commands::model::Args),
+    /// Serve: films in over DICOM and HTTP, results out to archives
+    Serve(commands::serve::Args),
     /// Say what this build and this machine can do, with a self-test of each part
     Doctor(commands::doctor::Args),
 }
@@ -96,8 +100,10 @@ fn run(command: Command, global: &Global) -> CommandResult {
         Command::Image(args) => commands::image::run(args, global),
         Command::Train(args) => commands::train::run(args, global),
         Command::Predict(args) => commands::predict::run(args, global),
+        Command::ReadSr(args) => commands::read_sr::run(args, global),
         Command::Evaluate(args) => commands::evaluate::run(args, global),
         Command::Model(args) => commands::model::run(args, global),
+        Command::Serve(args) => commands::serve::run(args, global),
         Command::Doctor(args) => commands::doctor::run(args, global),
     }
 }

@@ -1,8 +1,10 @@
 //! Data elements as bytes, little endian, in the explicit or implicit form (PS3.5 7.1).
 
+use std::borrow::Cow;
+
 /// Form of the data elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
+pub(crate) enum Encoding {
     /// Value representation in every element.
     Explicit,
     /// Value representation known from the dictionary.
@@ -10,64 +12,90 @@ pub(super) enum Encoding {
 }
 
 /// Value of an element, with its value representation.
-pub(super) enum Value {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
     /// A text VR (`LO`, `CS`, `DS` …), padded with a space.
     Text(&'static str, String),
+    /// A text VR in another character set than ASCII or UTF-8, as it is to stand in the file; padded with a space.
+    Coded(&'static str, Vec<u8>),
     /// `UI`, padded with NUL.
     Uid(String),
-    /// `US`.
-    Us(u16),
-    /// `SS`.
-    Ss(i16),
+    /// `US`, any number of values.
+    Us(Vec<u16>),
+    /// `SS`, any number of values.
+    Ss(Vec<i16>),
     /// `UL`.
     Ul(u32),
+    /// `SL`, any number of values.
+    Sl(Vec<i32>),
+    /// `FL`, any number of values.
+    Fl(Vec<f32>),
+    /// `FD`.
+    Fd(f64),
     /// `OB`.
     Bytes(Vec<u8>),
+    /// `OW`.
+    Words(Vec<u16>),
     /// `SQ` with its items.
     Sequence(Vec<Vec<Element>>),
 }
 
 /// A data element; the tag is `0xggggeeee`.
-pub(super) struct Element {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Element {
     pub tag: u32,
     pub value: Value,
 }
 
 impl Element {
-    pub(super) fn text(tag: u32, vr: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn text(tag: u32, vr: &'static str, text: impl Into<String>) -> Self {
         Self { tag, value: Value::Text(vr, text.into()) }
     }
 
-    pub(super) fn uid(tag: u32, uid: impl Into<String>) -> Self {
+    pub(crate) fn uid(tag: u32, uid: impl Into<String>) -> Self {
         Self { tag, value: Value::Uid(uid.into()) }
     }
 
-    pub(super) fn us(tag: u32, value: u16) -> Self {
-        Self { tag, value: Value::Us(value) }
+    pub(crate) fn us(tag: u32, value: u16) -> Self {
+        Self { tag, value: Value::Us(vec![value]) }
     }
 
-    pub(super) fn sequence(tag: u32, items: Vec<Vec<Self>>) -> Self {
+    /// A sequence; the elements of each item are put in the order of their tags.
+    pub(crate) fn sequence(tag: u32, mut items: Vec<Vec<Self>>) -> Self {
+        for item in &mut items {
+            item.sort_by_key(|element| element.tag);
+        }
         Self { tag, value: Value::Sequence(items) }
     }
 
     /// Appends the element to `out`.
-    pub(super) fn write(&self, encoding: Encoding, out: &mut Vec<u8>) {
-        let (vr, mut bytes) = match &self.value {
-            Value::Text(vr, text) => (*vr, text.clone().into_bytes()),
-            Value::Uid(uid) => ("UI", uid.clone().into_bytes()),
-            Value::Us(v) => ("US", v.to_le_bytes().to_vec()),
-            Value::Ss(v) => ("SS", v.to_le_bytes().to_vec()),
-            Value::Ul(v) => ("UL", v.to_le_bytes().to_vec()),
-            Value::Bytes(bytes) => ("OB", bytes.clone()),
-            Value::Sequence(items) => ("SQ", items_bytes(items, encoding)),
+    pub(crate) fn write(&self, encoding: Encoding, out: &mut Vec<u8>) {
+        let (vr, bytes): (&str, Cow<'_, [u8]>) = match &self.value {
+            Value::Text(vr, text) => (*vr, text.as_bytes().into()),
+            Value::Coded(vr, bytes) => (*vr, bytes.into()),
+            Value::Uid(uid) => ("UI", uid.as_bytes().into()),
+            Value::Us(values) => ("US", little_endian(values, |v| v.to_le_bytes()).into()),
+            Value::Ss(values) => ("SS", little_endian(values, |v| v.to_le_bytes()).into()),
+            Value::Ul(v) => ("UL", v.to_le_bytes().to_vec().into()),
+            Value::Sl(values) => ("SL", little_endian(values, |v| v.to_le_bytes()).into()),
+            Value::Fl(values) => ("FL", little_endian(values, |v| v.to_le_bytes()).into()),
+            Value::Fd(v) => ("FD", v.to_le_bytes().to_vec().into()),
+            Value::Bytes(bytes) => ("OB", bytes.into()),
+            Value::Words(values) => ("OW", little_endian(values, |v| v.to_le_bytes()).into()),
+            Value::Sequence(items) => ("SQ", items_bytes(items, encoding).into()),
         };
-        if !bytes.len().is_multiple_of(2) {
-            bytes.push(if matches!(self.value, Value::Text(..)) { b' ' } else { 0 });
-        }
-        let length = u32::try_from(bytes.len()).expect("header values are far below 4 GiB");
+        let padded = bytes.len().next_multiple_of(2);
+        let length = u32::try_from(padded).expect("no value here comes near 4 GiB");
         write_head(self.tag, vr, length, encoding, out);
         out.extend_from_slice(&bytes);
+        if padded > bytes.len() {
+            out.push(if matches!(self.value, Value::Text(..) | Value::Coded(..)) { b' ' } else { 0 });
+        }
     }
+}
+
+fn little_endian<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|&value| bytes(value)).collect()
 }
 
 fn items_bytes(items: &[Vec<Element>], encoding: Encoding) -> Vec<u8> {
@@ -98,11 +126,11 @@ fn write_head(tag: u32, vr: &str, length: u32, encoding: Encoding, out: &mut Vec
         return;
     }
     out.extend_from_slice(vr.as_bytes());
-    if matches!(vr, "OB" | "OW" | "SQ" | "UN" | "UT") {
+    if matches!(vr, "OB" | "OW" | "SQ" | "UC" | "UN" | "UT") {
         out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(&length.to_le_bytes());
     } else {
-        let short = u16::try_from(length).expect("DxFilm::check bounds texts and windows");
+        let short = u16::try_from(length).expect("what writes a film or a result bounds its texts");
         out.extend_from_slice(&short.to_le_bytes());
     }
 }
@@ -130,7 +158,7 @@ pub(super) fn encapsulated(fragment: &[u8], out: &mut Vec<u8>) {
 }
 
 /// A decimal string of at most 16 characters (PS3.5 6.2, VR DS), as near to `value` as that allows.
-pub(super) fn decimal_string(value: f64) -> String {
+pub(crate) fn decimal_string(value: f64) -> String {
     let plain = value.to_string();
     if plain.len() <= 16 {
         return plain;

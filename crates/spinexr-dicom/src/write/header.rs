@@ -4,15 +4,16 @@ use super::element::{Element, Encoding, Value, decimal_string};
 use super::{DxFilm, implementation_class_uid};
 
 /// Digital X-Ray Image Storage – For Presentation.
-const DX_FOR_PRESENTATION: &str = "1.2.840.10008.5.1.4.1.1.1.1";
+pub(super) const DX_FOR_PRESENTATION: &str = "1.2.840.10008.5.1.4.1.1.1.1";
+
 /// Preamble, prefix and file meta information (PS3.10 7.1).
-pub(super) fn preamble_and_meta(film: &DxFilm) -> Vec<u8> {
+pub(crate) fn preamble_and_meta(sop_class: &str, sop_instance: &str, transfer_syntax: &str) -> Vec<u8> {
     let mut group = Vec::new();
     for element in [
         Element { tag: 0x0002_0001, value: Value::Bytes(vec![0, 1]) },
-        Element::uid(0x0002_0002, DX_FOR_PRESENTATION),
-        Element::uid(0x0002_0003, film.sop_instance_uid.as_str()),
-        Element::uid(0x0002_0010, film.transfer_syntax.uid()),
+        Element::uid(0x0002_0002, sop_class),
+        Element::uid(0x0002_0003, sop_instance),
+        Element::uid(0x0002_0010, transfer_syntax),
         Element::uid(0x0002_0012, implementation_class_uid()),
         Element::text(0x0002_0013, "SH", "SPINEXR"),
     ] {
@@ -86,7 +87,7 @@ fn attributes(film: &DxFilm) -> Vec<Element> {
         text(0x0028_0301, "CS", "NO"),
         text(0x0028_1040, "CS", "LOG"),
         // Bone is shown bright: low beam intensity is low in MONOCHROME1 and high in MONOCHROME2.
-        Element { tag: 0x0028_1041, value: Value::Ss(if film.monochrome1 { 1 } else { -1 }) },
+        Element { tag: 0x0028_1041, value: Value::Ss(vec![if film.monochrome1 { 1 } else { -1 }]) },
         text(0x0028_1050, "DS", film.window_center_raw.as_deref().unwrap_or(&centers)),
         text(0x0028_1051, "DS", &widths),
         text(0x0028_1052, "DS", &decimal_string(intercept)),

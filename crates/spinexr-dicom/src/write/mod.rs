@@ -1,7 +1,7 @@
 //! DX images (Digital X-Ray Image Storage – For Presentation, PS3.3 A.26) as DICOM files.
 
-mod element;
-mod header;
+pub(crate) mod element;
+pub(crate) mod header;
 mod jpeg_lossless;
 mod rle;
 
@@ -261,7 +261,11 @@ pub fn encode_dx(film: &DxFilm) -> Vec<u8> {
             encapsulated(&jpeg_lossless::encode(&film.pixels, height, width, film.bits_stored), &mut body);
         }
     }
-    let mut file = header::preamble_and_meta(film);
+    let mut file = header::preamble_and_meta(
+        header::DX_FOR_PRESENTATION,
+        &film.sop_instance_uid,
+        film.transfer_syntax.uid(),
+    );
     if film.transfer_syntax == DxSyntax::Deflated {
         deflate(&body, &mut file);
     } else {

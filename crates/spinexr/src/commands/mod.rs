@@ -7,5 +7,7 @@ pub mod evaluate;
 pub mod image;
 pub mod model;
 pub mod predict;
+pub mod read_sr;
+pub mod serve;
 pub mod synth;
 pub mod train;

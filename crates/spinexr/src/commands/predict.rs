@@ -1,13 +1,18 @@
 //! `spinexr predict`: films in, findings out.
 
+mod dicom;
+
 use crate::console::{Bar, list_failures, percent};
 use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::{Global, demo_bundle};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
+use dicom::{DicomResults, ReportClassArg, write_object};
 use spinexr_core::{BoxFusion, FilmPrediction, Method, Split, Tta, WeightedBoxFusion};
 use spinexr_data::{ReadyDataset, SplitDataset};
+use spinexr_dicom::results::ContentTime;
 use spinexr_dicom::{Limits, find_films};
+use spinexr_infer::dicom_results::DicomKind;
 use spinexr_infer::outputs::{ResultsFormat, ResultsWriter};
 use spinexr_infer::pipeline::{FilmResult, Pipeline, PipelineOptions};
 use spinexr_infer::{Bundle, Engine, Explainer, evidence_picture, overlay};
@@ -20,6 +25,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  \
     spinexr predict film.dcm                                     findings in words, with the demonstration bundle\n  \
     spinexr predict films/ -o out --format jsonl,csv,png         a folder, results and overlays\n  \
+    spinexr predict films/ -o out --format sr,gsps,sc            DICOM objects for a PACS, three a film\n  \
     spinexr predict films/ --model framework.spinexr -o out\n  \
     spinexr predict films/ --model framework.spinexr --tta flip -o out    each film mirrored as well\n  \
     spinexr predict film.dcm --explain -o out                    where on the film the evidence lies\n  \
@@ -40,6 +46,13 @@ pub struct Args {
     /// Forms of the results
     #[arg(long, value_enum, value_delimiter = ',', default_value = "jsonl")]
     format: Vec<Format>,
+    /// SOP class of --format sr
+    #[arg(long, value_name = "CLASS", value_enum, default_value = "comprehensive-3d")]
+    sr_class: ReportClassArg,
+    /// Content date and time of DICOM results, as 2026-01-31T14:05:00; the film's own where not given, so that a second
+    /// run writes the same bytes
+    #[arg(long, value_name = "TIME")]
+    content_time: Option<ContentTime>,
     /// Also write a picture of where on each film the evidence lies: Grad-CAM of the classifiers, and for each box what
     /// spoke for it; takes several times as long
     #[arg(long, requires = "output", conflicts_with = "config")]
@@ -85,6 +98,24 @@ enum Format {
     Coco,
     /// Film with boxes drawn
     Png,
+    /// DICOM structured report, one a film
+    Sr,
+    /// DICOM presentation state (GSPS): the film's window, boxes and labels
+    Gsps,
+    /// DICOM secondary capture: the film with boxes burnt in
+    Sc,
+}
+
+impl Format {
+    /// The DICOM object it is, if it is one.
+    const fn dicom(self) -> Option<DicomKind> {
+        match self {
+            Self::Sr => Some(DicomKind::Report),
+            Self::Gsps => Some(DicomKind::PresentationState),
+            Self::Sc => Some(DicomKind::Capture),
+            Self::Jsonl | Self::Csv | Self::Coco | Self::Png => None,
+        }
+    }
 }
 
 /// One word of `--tta`.
@@ -160,10 +191,16 @@ struct Failure {
 
 pub fn run(args: Args, global: &Global) -> CommandResult {
     let wants = |format: Format| args.format.contains(&format);
-    if wants(Format::Png) && args.config.is_some() {
+    let of_a_film = |format: &&Format| **format == Format::Png || format.dicom().is_some();
+    if let (Some(format), true) = (args.format.iter().find(of_a_film), args.config.is_some()) {
+        let name = format.to_possible_value().expect("every format has a name");
         return Err(usage(anyhow!(
-            "--format png needs film files; a data set given by --config is read prepared"
+            "--format {} needs film files; a data set given by --config is read prepared",
+            name.get_name()
         )));
+    }
+    if args.output.is_none() && args.format.iter().any(|format| format.dicom().is_some()) {
+        return Err(usage(anyhow!("--format sr, gsps and sc need --output, the folder for the objects")));
     }
     let options = PipelineOptions {
         device: spinexr_infer::parse_device(&args.device).map_err(usage)?,
@@ -217,6 +254,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         }
     }
     let overlays = args.output.clone().filter(|_| wants(Format::Png));
+    let dicom = DicomResults::asked_for(&args, &bundles, &pipeline);
     let explainer = match args.explain {
         true => Some(explainer(&bundles, &args)?),
         false => None,
@@ -243,10 +281,22 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
             }
             let Some(radiograph) = &radiograph else { return Ok(()) };
             let options = overlay_options(&pipeline);
-            let name = picture_name(&film.image, &mut drawn);
+            let name = film_name(&film.image, &mut drawn);
             if let Some(dir) = &overlays {
                 let picture = overlay::render(radiograph, &film, &options);
                 overlay::write_png(&dir.join(format!("{name}.png")), &picture)?;
+            }
+            if let (Some(dicom), Some(dir)) = (&dicom, &args.output) {
+                for object in dicom.objects(&path, radiograph, &film, &options) {
+                    match object {
+                        Ok((kind, object)) => write_object(dir, &name, kind, &object)?,
+                        Err(error) => {
+                            let error = format!("no DICOM result: {error}");
+                            bar.println(&format!("failed: {error}"));
+                            failures.push(Failure { path: path.clone(), error });
+                        }
+                    }
+                }
             }
             if let (Some(explainer), Some(dir)) = (&explainer, &args.output) {
                 let explanation = explainer.explain(&path)?;
@@ -369,8 +419,8 @@ fn overlay_options(pipeline: &Pipeline) -> overlay::OverlayOptions {
     options
 }
 
-/// Name of a film's pictures; films of one name in several folders get a number.
-fn picture_name(image: &str, drawn: &mut BTreeSet<String>) -> String {
+/// Name of a film's own files; films of one name in several folders get a number.
+fn film_name(image: &str, drawn: &mut BTreeSet<String>) -> String {
     let mut name = image.to_owned();
     let mut n = 2;
     while !drawn.insert(name.clone()) {

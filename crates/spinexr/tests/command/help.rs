@@ -23,6 +23,7 @@ fn every_command_shows_an_example() {
         vec!["image"],
         vec!["train"],
         vec!["predict"],
+        vec!["read-sr"],
         vec!["evaluate", "scores"],
         vec!["evaluate", "detections"],
         vec!["evaluate", "run"],

@@ -4,6 +4,7 @@
 
 mod broken_input;
 mod data;
+mod dicom_results;
 mod evaluation;
 mod films;
 #[cfg(feature = "gpu")]
