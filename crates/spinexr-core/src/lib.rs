@@ -7,6 +7,7 @@
 pub mod annotation;
 pub mod box_fusion;
 pub mod boxes;
+pub mod film_facts;
 pub mod findings;
 pub mod fusion;
 mod hex;
@@ -20,6 +21,7 @@ pub mod whole_file;
 pub use annotation::{Annotation, FilmAnnotation};
 pub use box_fusion::WeightedBoxFusion;
 pub use boxes::BoxXyxy;
+pub use film_facts::FilmFacts;
 pub use findings::{Category, Finding};
 pub use fusion::Gate;
 pub use hex::hex;

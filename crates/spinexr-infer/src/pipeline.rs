@@ -26,7 +26,7 @@ use crate::model::{LoadedModel, ModelOutput, load_models_for};
 use burn::tensor::Device;
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{Detection, FilmPrediction, Logits, Method, Split, fusion};
+use spinexr_core::{Detection, FilmFacts, FilmPrediction, Logits, Method, Split, fusion};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
 use std::collections::BTreeMap;
@@ -114,6 +114,7 @@ struct ReadyFilm {
     image: String,
     study: String,
     split: Option<Split>,
+    facts: FilmFacts,
     pixels: serde_json::Value,
     inputs: Vec<PreparedFilm>,
     read_ms: f64,
@@ -297,6 +298,7 @@ impl Pipeline {
             study: radiograph.header.study_uid.clone().unwrap_or_else(|| image.clone()),
             image,
             split: None,
+            facts: radiograph.facts(),
             pixels,
             inputs,
             read_ms: ms(start),
@@ -316,10 +318,15 @@ impl Pipeline {
                 provenances.push((*policy, cache.provenance(image)?.clone()));
             }
         }
+        let facts = match caches.first() {
+            Some(cache) => cache.facts(image)?.clone(),
+            None => FilmFacts::default(),
+        };
         Ok(ReadyFilm {
             image: image.clone(),
             study: film.annotation.study_id.clone(),
             split: Some(film.split),
+            facts,
             pixels: joint_pixels(provenances),
             inputs,
             read_ms: ms(start),
@@ -429,6 +436,7 @@ impl Pipeline {
             split: film.split,
             height_px: any_input.film_height_px,
             width_px: any_input.film_width_px,
+            facts: film.facts,
             logits: found.logits,
             p_abnormal: None,
             threshold: None,

@@ -176,10 +176,9 @@ pub(super) fn histogram(h: &ScoreHistogram, c_star: Option<f64>) -> String {
 }
 
 /// One small precision–recall plot a class, with the detector and the framework.
-pub(super) fn precision_recall(report: &RunReport) -> String {
-    let mut out = String::from(r#"<div class="panels">"#);
-    for finding in Finding::ALL {
-        let names = report.detector_names();
+pub(super) fn precision_recall_plots(report: &RunReport) -> Vec<(Finding, Plot)> {
+    let names = report.detector_names();
+    let plot = |finding: Finding| {
         let series = names.iter().rev().enumerate().filter_map(|(style, &name)| {
             let precision = report.curves.detection_pr.get(name)?.get(&finding)?.as_ref()?;
             let last = (precision.len() - 1) as f64;
@@ -196,10 +195,6 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
         });
         let series: Vec<Series> = series.collect();
         let boxes = report.counts.test.boxes.get(&finding).copied().unwrap_or(0);
-        let aps: Vec<String> = names
-            .iter()
-            .map(|&n| percent(report.detection[n].ap50.get(&finding).copied().flatten()))
-            .collect();
         let empty = if boxes == 0 {
             Some("n/a: no box to find".to_owned())
         } else if series.iter().all(|s| s.points.is_empty()) {
@@ -207,7 +202,7 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
         } else {
             None
         };
-        let plot = Plot {
+        Plot {
             description: format!("Precision–recall curve for {finding}"),
             size: [300.0, 240.0],
             x: Axis::share("Recall", 2),
@@ -216,7 +211,21 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
             diagonal: false,
             legend: None,
             empty,
-        };
+        }
+    };
+    Finding::ALL.into_iter().map(|finding| (finding, plot(finding))).collect()
+}
+
+/// The plots of [`precision_recall_plots`] side by side.
+pub(super) fn precision_recall(report: &RunReport) -> String {
+    let mut out = String::from(r#"<div class="panels">"#);
+    for (finding, plot) in precision_recall_plots(report) {
+        let boxes = report.counts.test.boxes.get(&finding).copied().unwrap_or(0);
+        let aps: Vec<String> = report
+            .detector_names()
+            .iter()
+            .map(|&n| percent(report.detection[n].ap50.get(&finding).copied().flatten()))
+            .collect();
         let _ = write!(
             out,
             r#"<figure class="panel"><figcaption><b>{finding}</b> <span class="muted">{}<br>{boxes} box{} · AP {}</span></figcaption>{}</figure>"#,
