@@ -24,7 +24,10 @@ fn every_command_shows_an_example() {
         vec!["evaluate", "scores"],
         vec!["evaluate", "detections"],
         vec!["evaluate", "run"],
+        vec!["evaluate", "compare"],
+        vec!["evaluate", "drift"],
         vec!["model", "combine"],
+        vec!["model", "card"],
         vec!["doctor"],
     ];
     for command in commands {

@@ -10,6 +10,7 @@ mod gpu;
 mod help;
 mod hold_out;
 mod models;
+mod reports;
 mod resume;
 
 use assert_cmd::Command;
