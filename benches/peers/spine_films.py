@@ -1,6 +1,6 @@
 """The Python side of `cargo xtask spine-films`: torchvision's RetinaNet on real spine films.
 
-`prepare` makes the data set in the VinDr-SpineXR layout, `initial` the weights that both sides begin with, `train` trains
+`prepare` makes the data set in the VinDr-SpineXR layout with a class list of its own, `initial` the weights that both sides begin with, `train` trains
 torchvision's network by the recipe of a configuration and writes its boxes on the held-out films. File names of the
 source carry patients' sex and age: nothing of them is written, films go by a hash of their path.
 """
@@ -16,9 +16,9 @@ import time
 import tomllib
 from pathlib import Path
 
-CLASSES = 7  # the framework's findings; the set's one class is the last
-VERTEBRA = 6
-LABEL = "Other lesions"
+CLASSES = 1
+VERTEBRA = 0
+LABEL = "Vertebrae"
 
 
 def film_id(path):
@@ -48,6 +48,7 @@ def prepare(args):
         listed = list(csv.DictReader(lines, delimiter="\t"))
     out = Path(args.out)
     (out / "annotations").mkdir(parents=True, exist_ok=True)
+    (out / "annotations" / "classes.txt").write_text(f"{LABEL}\n")
     columns = ["study_id", "series_id", "image_id", "rad_id", "lesion_type", "xmin", "ymin", "xmax", "ymax"]
     for split, part in [("train", "train"), ("val", "test")]:
         (out / f"{part}_images").mkdir(exist_ok=True)
@@ -227,7 +228,7 @@ def coco(args):
         for i, (name, box) in enumerate(truth)
     ]
     images = [{"id": index, "width": 0, "height": 0, "file_name": f"{name}.jpg"} for name, index in number.items()]
-    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "vertebra"}]}
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": LABEL}]}
     out = Path(args.out)
     (out / "truth.json").write_text(json.dumps(document))
 

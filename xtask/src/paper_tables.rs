@@ -3,7 +3,7 @@
 //! The three classifiers are trained once and are the same in each framework; a framework is they, one detector and the
 //! decision rule. Everything goes through the program's own commands, as a reader would call them.
 
-use crate::process::{build_release, spinexr, visible};
+use crate::process::{build_release, schedule, spinexr, train, visible};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::fmt::Write;
@@ -17,6 +17,7 @@ Options:
   --test-studies N   Synthetic studies to test on [150]
   --steps N          Training steps of every model, in place of the configurations'
   --threads N        Threads [2]
+  --resume           Keep the films and the finished runs that are there; go on with the one that was broken off
 
 Prints both tables as Markdown; films, runs, predictions and reports stay in target/paper-tables.
 ";
@@ -31,13 +32,18 @@ struct Options {
     test_studies: u64,
     steps: Option<u64>,
     threads: u64,
+    resume: bool,
 }
 
 impl Options {
     fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self { studies: 500, test_studies: 150, steps: None, threads: 2 };
+        let mut options = Self { studies: 500, test_studies: 150, steps: None, threads: 2, resume: false };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
+            if arg == "--resume" {
+                options.resume = true;
+                continue;
+            }
             let mut number = || -> Result<u64> {
                 let value = args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"))?;
                 value.parse().with_context(|| format!("{arg}: expected a whole number, got {value:?}"))
@@ -65,23 +71,20 @@ pub fn run(args: &[String]) -> Result<()> {
         recipes()?.into_iter().partition(|name| name.starts_with(CLASSIFIER));
     build_release()?;
     let work = Path::new(WORK);
-    if work.exists() {
+    if work.exists() && !options.resume {
         std::fs::remove_dir_all(work).with_context(|| format!("removing {WORK}"))?;
     }
     let films = work.join("films");
-    let mut synth = spinexr(options.threads);
-    synth.arg("synth").arg(&films).args(["--balanced", "--size", "640", "--seed", "2021"]);
-    synth.arg("--studies").arg(options.studies.to_string());
-    visible(synth.arg("--test-studies").arg(options.test_studies.to_string()))?;
+    if !films.exists() {
+        let mut synth = spinexr(options.threads);
+        synth.arg("synth").arg(&films).args(["--balanced", "--size", "640", "--seed", "2021"]);
+        synth.arg("--studies").arg(options.studies.to_string());
+        visible(synth.arg("--test-studies").arg(options.test_studies.to_string()))?;
+    }
 
     for name in classifiers.iter().chain(&detectors) {
-        let mut train = spinexr(options.threads);
-        train.arg("train").arg(format!("{CONFIGS}/{name}.toml")).arg("--out").arg(run_of(name));
-        if let Some(steps) = options.steps {
-            train.args(["--set", &format!("schedule.total_steps={steps}")]);
-            train.args(["--set", &format!("schedule.warmup_steps={}", steps / 10)]);
-        }
-        visible(&mut train)?;
+        let config = format!("{CONFIGS}/{name}.toml");
+        train(&config, &run_of(name), &schedule(options.steps), options.threads, options.resume)?;
     }
 
     let mut reports = Vec::new();

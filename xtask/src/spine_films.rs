@@ -5,7 +5,7 @@
 //! of the set's files are mirrored copies that lie across its folders.
 
 use crate::bench_peers::python;
-use crate::process::{build_release, spinexr, visible};
+use crate::process::{build_release, schedule, spinexr, train, visible};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ Options:
   --seed S       Order of films and changes to them [1]
   --threads N    Threads on both sides [2]
   --python EXE   An interpreter that has the packages of benches/peers/requirements.txt
+  --resume       Keep the finished runs that are there; go on with the one that was broken off
   --ours-only    Without torchvision's side
 ";
 
@@ -31,6 +32,9 @@ const WORK: &str = "target/spine-films";
 /// The one that torchvision's side shares its recipe and its first weights with.
 const SHARED: &str = "retinanet_r18";
 
+/// What torchvision's side found.
+const TORCHVISION: &str = "torchvision.coco.json";
+
 struct Options {
     films: PathBuf,
     list: PathBuf,
@@ -38,13 +42,14 @@ struct Options {
     seed: u64,
     threads: u64,
     python: Option<PathBuf>,
+    resume: bool,
     ours_only: bool,
 }
 
 impl Options {
     fn parse(args: &[String]) -> Result<Self> {
         let (mut films, mut list, mut python) = (None, None, None);
-        let (mut steps, mut seed, mut threads, mut ours_only) = (None, 1, 2, false);
+        let (mut steps, mut seed, mut threads, mut resume, mut ours_only) = (None, 1, 2, false, false);
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let mut value = || args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"));
@@ -58,13 +63,14 @@ impl Options {
                 "--steps" => steps = Some(number(value()?)?),
                 "--seed" => seed = number(value()?)?,
                 "--threads" => threads = number(value()?)?,
+                "--resume" => resume = true,
                 "--ours-only" => ours_only = true,
                 other => bail!("unknown option {other:?}\n{USAGE}"),
             }
         }
         let films = films.with_context(|| format!("--films is missing\n{USAGE}"))?;
         let list = list.with_context(|| format!("--list is missing\n{USAGE}"))?;
-        Ok(Self { films, list, steps, seed, threads, python, ours_only })
+        Ok(Self { films, list, steps, seed, threads, python, resume, ours_only })
     }
 }
 
@@ -89,30 +95,25 @@ pub fn run(args: &[String]) -> Result<()> {
     let (set, initial, shared) =
         (at("set"), at(&format!("{SHARED}.safetensors")), format!("{CONFIGS}/{SHARED}.toml"));
     let (films, list) = (options.films.display().to_string(), options.list.display().to_string());
-    let _ = std::fs::remove_dir_all(work.join("set"));
-    visible(&mut script(&["prepare", "--films", &films, "--list", &list, "--out", &set]))?;
-    visible(&mut script(&["initial", "--config", &shared, "--out", &initial]))?;
+    if !(options.resume && Path::new(&initial).exists()) {
+        let _ = std::fs::remove_dir_all(work.join("set"));
+        visible(&mut script(&["prepare", "--films", &films, "--list", &list, "--out", &set]))?;
+        visible(&mut script(&["initial", "--config", &shared, "--out", &initial]))?;
+    }
     build_release()?;
 
     let threads = options.threads.to_string();
     let seed = options.seed.to_string();
     let runs = work.join(format!("seed{seed}"));
-    let _ = std::fs::remove_dir_all(&runs);
+    if !options.resume {
+        let _ = std::fs::remove_dir_all(&runs);
+    }
     let mut records = Vec::new();
     for name in configurations()? {
         let run = runs.join(&name);
-        let mut train = spinexr(options.threads);
-        train
-            .arg("train")
-            .arg(format!("{CONFIGS}/{name}.toml"))
-            .arg("--out")
-            .arg(&run)
-            .args(["--seed", &seed]);
-        if let Some(steps) = options.steps {
-            train.args(["--set", &format!("schedule.total_steps={steps}")]);
-            train.args(["--set", &format!("schedule.warmup_steps={}", steps / 10)]);
-        }
-        visible(&mut train)?;
+        let mut own = schedule(options.steps);
+        own.extend(["--seed".to_owned(), seed.clone()]);
+        train(&format!("{CONFIGS}/{name}.toml"), &run, &own, options.threads, options.resume)?;
         let mut predict = spinexr(options.threads);
         let bundle = run.join(format!("{name}.spinexr"));
         let out = run.join("predictions").join(&name);
@@ -121,7 +122,8 @@ pub fn run(args: &[String]) -> Result<()> {
         records.push(out.join("predictions.jsonl"));
     }
     let runs_text = runs.display().to_string();
-    if !options.ours_only {
+    let is_done = options.resume && runs.join(TORCHVISION).exists();
+    if !options.ours_only && !is_done {
         let mut train = script(&["train", "--config", &shared, "--set", &set, "--initial", &initial]);
         train.args(["--out", &runs_text, "--threads", &threads, "--seed", &seed]);
         if let Some(steps) = options.steps {
@@ -148,7 +150,7 @@ fn configurations() -> Result<Vec<String>> {
 fn report(runs: &Path, records: &[PathBuf]) -> Result<()> {
     let mut sides: Vec<String> =
         records.iter().filter_map(|path| path.parent()?.file_name()?.to_str().map(str::to_owned)).collect();
-    if runs.join("torchvision.coco.json").exists() {
+    if runs.join(TORCHVISION).exists() {
         sides.push("torchvision".to_owned());
     }
     println!("| detector | AP@0.5 on the held-out films |\n|---|---|");

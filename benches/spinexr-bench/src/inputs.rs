@@ -22,8 +22,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use spinexr_core::Finding;
 use spinexr_core::progress::silent;
+use spinexr_core::{ClassList, Finding, Label};
 use spinexr_data::{Fit, InputSize};
 use spinexr_dicom::{Policy, ReadOptions, find_films, read_film};
 use spinexr_eval::LabelledScores;
@@ -136,8 +136,16 @@ fn make_weights(dir: &Path, sizes: &Sizes) -> Result<()> {
     }
     write_tensors(dir, RETINANET, &retinanet)?;
     let mut sparse_rcnn = state_dict(&sparse_rcnn_config(sizes).init_seeded(3, &device));
-    let damped = sparse_rcnn.iter_mut().filter(|(name, _)| name.ends_with("bn3.weight"));
-    damped.for_each(|(_, entry)| entry.values.iter_mut().for_each(|v| *v *= 0.2));
+    for (name, entry) in &mut sparse_rcnn {
+        let factor = match name {
+            name if name.ends_with("bn3.weight") => 0.2,
+            // Drawn steps throw boxes out of the image, ten times farther a stage, and rounding errors with them: by the
+            // sixth stage the loss in f32 is 0.3 % off that in f64. Trained stages move boxes a little.
+            name if name.contains("bboxes_delta") => 0.02,
+            _ => continue,
+        };
+        entry.values.iter_mut().for_each(|v| *v *= factor);
+    }
     write_tensors(dir, SPARSE_RCNN, &sparse_rcnn)
 }
 
@@ -228,7 +236,8 @@ fn make_films(dir: &Path, sizes: &Sizes) -> Result<()> {
 fn make_test_set(dir: &Path, sizes: &Sizes) -> Result<()> {
     let data = made_up::make(0, sizes.evaluated_films, sizes.detections_per_film, 1);
     // Ids count from 1: pycocotools takes an annotation with id 0 for "not matched".
-    let category = |finding: Finding| finding.index() + 1;
+    let classes = ClassList::vindr();
+    let category = |label: &Label| classes.index(label).map_or(0, |index| index + 1);
     let xywh = |b: &spinexr_core::BoxXyxy| [b.x1, b.y1, b.width(), b.height()].map(f64::from);
     let (mut images, mut annotations, mut detections) = (vec![], vec![], vec![]);
     let mut scores = Scores { labels: vec![], scores: vec![] };
@@ -237,18 +246,18 @@ fn make_test_set(dir: &Path, sizes: &Sizes) -> Result<()> {
         for b in &truth.boxes {
             let bbox = xywh(&b.xyxy);
             annotations.push(json!({
-                "id": annotations.len() + 1, "image_id": id, "category_id": category(b.label),
+                "id": annotations.len() + 1, "image_id": id, "category_id": category(&b.label),
                 "bbox": bbox, "area": bbox[2] * bbox[3], "iscrowd": 0,
             }));
         }
         detections.extend(film.boxes_before_gate.iter().map(|b| {
-            json!({"image_id": id, "category_id": category(b.label), "bbox": xywh(&b.xyxy), "score": b.score})
+            json!({"image_id": id, "category_id": category(&b.label), "bbox": xywh(&b.xyxy), "score": b.score})
         }));
         scores.labels.push(truth.abnormal);
         scores.scores.push(film.ensemble_logit().context("a made-up record has logits")?);
     }
     let categories: Vec<_> =
-        Finding::ALL.iter().map(|f| json!({"id": category(*f), "name": f.name()})).collect();
+        Finding::ALL.iter().map(|f| json!({"id": f.index() + 1, "name": f.name()})).collect();
     let truth = json!({"info": {}, "images": images, "annotations": annotations, "categories": categories});
     write_json(dir, TRUTH, &truth)?;
     write_json(dir, DETECTIONS, &detections)?;

@@ -1,13 +1,13 @@
 //! What a reader marked on a film.
 
-use crate::{BoxXyxy, Finding};
+use crate::{BoxXyxy, Label};
 use serde::{Deserialize, Serialize};
 
 /// One marked finding.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Annotation {
     /// Class.
-    pub label: Finding,
+    pub label: Label,
     /// Place, film px.
     pub xyxy: BoxXyxy,
 }

@@ -8,8 +8,9 @@
 //! Deviations: boxes stay in film pixels (an IoU does not know the unit), sums are taken in `f64`, and of equal scores
 //! the box of the earlier list goes first.
 
-use crate::{BoxXyxy, Detection, Finding};
+use crate::{BoxXyxy, Detection, Label};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Which boxes are one finding.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,13 +36,14 @@ impl WeightedBoxFusion {
         assert_eq!(lists.len(), weights.len(), "one weight a list");
         let total_weight: f64 = weights.iter().sum();
         let mut fused = vec![];
-        for label in Finding::ALL {
+        let labels: BTreeSet<&Label> = lists.iter().flatten().map(|found| &found.label).collect();
+        for label in labels {
             let mut members: Vec<Member> = lists
                 .iter()
                 .zip(weights)
                 .flat_map(|(list, weight)| list.iter().map(move |found| (found, *weight)))
                 .filter(|(found, _)| {
-                    found.label == label
+                    found.label == *label
                         && f64::from(found.score) >= self.skip_score
                         && found.xyxy.is_proper()
                 })
@@ -54,7 +56,7 @@ impl WeightedBoxFusion {
             fused.extend(self.clusters(members).iter().map(|cluster| {
                 let share = cluster.members.min(lists.len()) as f64 / total_weight;
                 Detection {
-                    label,
+                    label: label.clone(),
                     score: (cluster.score_sum / cluster.members as f64 * share) as f32,
                     xyxy: BoxXyxy::from(cluster.sides.map(|v| v as f32)),
                 }
@@ -128,6 +130,7 @@ fn iou(a: &[f64; 4], b: &[f64; 4]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Finding;
     use proptest::prelude::*;
 
     #[derive(Deserialize)]
@@ -163,7 +166,7 @@ mod tests {
         let mut largest = 0f64;
         for case in &reference.cases {
             let detection = |b: &Boxed| Detection {
-                label: Finding::ALL[b.label],
+                label: Finding::ALL[b.label].label(),
                 score: b.score as f32,
                 xyxy: BoxXyxy::from(b.xyxy.map(|v| v as f32)),
             };
@@ -173,7 +176,7 @@ mod tests {
             let fused = fusion.fuse(&lists, &case.weights);
             assert_eq!(fused.len(), case.fused.len());
             for (ours, theirs) in fused.iter().zip(&case.fused) {
-                assert_eq!(ours.label, Finding::ALL[theirs.label]);
+                assert_eq!(ours.label, Finding::ALL[theirs.label].label());
                 largest = largest.max((f64::from(ours.score) - theirs.score).abs());
                 for (i, side) in <[f32; 4]>::from(ours.xyxy).into_iter().enumerate() {
                     let share = f64::from(side) / if i % 2 == 0 { width } else { height };
@@ -186,14 +189,14 @@ mod tests {
     }
 
     fn found(label: Finding, score: f32, xyxy: [f32; 4]) -> Detection {
-        Detection { label, score, xyxy: xyxy.into() }
+        Detection { label: label.label(), score, xyxy: xyxy.into() }
     }
 
     #[test]
     fn a_finding_of_one_list_of_two_has_half_its_score() {
         let alone = vec![found(Finding::Osteophytes, 0.8, [0.0, 0.0, 10.0, 10.0])];
         let fused = WeightedBoxFusion::PUBLISHED.fuse(&[alone.clone(), vec![]], &[1.0, 1.0]);
-        assert_eq!(fused, [Detection { score: 0.4, ..alone[0] }]);
+        assert_eq!(fused, [Detection { score: 0.4, ..alone[0].clone() }]);
         assert_eq!(WeightedBoxFusion::PUBLISHED.fuse(&[alone.clone(), alone.clone()], &[1.0, 1.0]), alone);
         assert!(WeightedBoxFusion::PUBLISHED.fuse(&[], &[]).is_empty());
     }

@@ -1,17 +1,19 @@
 //! The vocabulary of VinDr-SpineXR: 13 annotated categories, 7 of them detected classes.
 //!
+//! It is for the data set's reader, for synthetic films and for the paper's tables. A box carries a
+//! [`Label`], of this vocabulary or another (see [`crate::classes`]).
+//!
 //! The released CSV spells slipped vertebrae `Spondylolysthesis`; that spelling is written, and the
 //! dictionary's `Spondylolisthesis` is understood as well. The six rarest categories fold into
 //! [`Finding::OtherLesions`] for training and evaluation, as in the paper and its release.
 
-use serde::{Deserialize, Serialize};
+use crate::classes::Label;
 use std::fmt;
 
-/// One of the seven classes that detectors are trained for.
+/// One of the seven classes that the paper's detectors are trained for.
 ///
-/// The discriminant is the class index in every tensor, bundle and results file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "&'static str", try_from = "String")]
+/// The discriminant is the class index in [`crate::ClassList::vindr`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Finding {
     /// LT2.
@@ -55,6 +57,16 @@ impl Finding {
         Self::ALL.get(index).copied()
     }
 
+    /// The label of its boxes.
+    pub fn label(self) -> Label {
+        Label::new(self.name()).expect("the release's names are labels")
+    }
+
+    /// The finding that a label names as the release does.
+    pub fn of_label(label: &Label) -> Option<Self> {
+        Self::ALL.into_iter().find(|finding| finding.name() == label.name())
+    }
+
     /// The string of the released annotation files.
     pub const fn name(self) -> &'static str {
         match self {
@@ -85,20 +97,6 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-impl From<Finding> for &'static str {
-    fn from(finding: Finding) -> Self {
-        finding.name()
-    }
-}
-
-impl TryFrom<String> for Finding {
-    type Error = UnknownFinding;
-
-    fn try_from(name: String) -> Result<Self, UnknownFinding> {
-        name.parse()
     }
 }
 
@@ -249,6 +247,7 @@ mod tests {
             assert_eq!(finding.index(), i);
             assert_eq!(Finding::from_index(i), Some(finding));
             assert_eq!(finding.name().parse::<Finding>().unwrap(), finding);
+            assert_eq!(Finding::of_label(&finding.label()), Some(finding));
         }
         assert_eq!(Finding::from_index(7), None);
     }

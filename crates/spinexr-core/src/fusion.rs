@@ -50,7 +50,7 @@ impl Gate {
         boxes
             .iter()
             .filter(|b| p_abnormal >= self.c_star || f64::from(b.score) >= self.keep_score)
-            .copied()
+            .cloned()
             .collect()
     }
 }
@@ -62,7 +62,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn detection(score: f32) -> Detection {
-        Detection { label: Finding::Osteophytes, score, xyxy: BoxXyxy::new(0.0, 0.0, 1.0, 1.0) }
+        Detection { label: Finding::Osteophytes.label(), score, xyxy: BoxXyxy::new(0.0, 0.0, 1.0, 1.0) }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What every part of spinexr agrees on: the findings, boxes in film pixels, suppression, the paper's
+//! What every part of spinexr agrees on: classes and the paper's findings, boxes in film pixels, suppression, the paper's
 //! decision rule and the records that are written for a film. No tensors, and no input or output but
 //! [`whole_file`], the one way in which files are written.
 //!
@@ -7,6 +7,7 @@
 pub mod annotation;
 pub mod box_fusion;
 pub mod boxes;
+pub mod classes;
 pub mod film_facts;
 pub mod findings;
 pub mod fusion;
@@ -21,6 +22,7 @@ pub mod whole_file;
 pub use annotation::{Annotation, FilmAnnotation};
 pub use box_fusion::WeightedBoxFusion;
 pub use boxes::BoxXyxy;
+pub use classes::{ClassList, Label, UnknownLabel};
 pub use film_facts::FilmFacts;
 pub use findings::{Category, Finding};
 pub use fusion::Gate;

@@ -3,15 +3,15 @@
 //! Every table, curve and threshold is computed from these records and the annotations; no model is
 //! needed to repeat an evaluation.
 
-use crate::{BoxXyxy, FilmFacts, Finding, Gate, Method, Split, fusion};
+use crate::{BoxXyxy, FilmFacts, Gate, Label, Method, Split, fusion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A box that a detector proposes.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
     /// Class.
-    pub label: Finding,
+    pub label: Label,
     /// Sigmoid of the class logit, `[0, 1]`.
     pub score: f32,
     /// Place, film px.
@@ -150,6 +150,7 @@ impl FilmPrediction {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Finding;
 
     #[test]
     fn views_of_one_classifier_have_a_mean() {
@@ -165,7 +166,7 @@ mod tests {
 
     fn record() -> FilmPrediction {
         let detection = |score| Detection {
-            label: Finding::VertebralCollapse,
+            label: Finding::VertebralCollapse.label(),
             score,
             xyxy: BoxXyxy::new(1.0, 2.0, 30.0, 40.0),
         };

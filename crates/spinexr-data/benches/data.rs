@@ -99,6 +99,7 @@ fn loader_batch_of_16(bencher: Bencher, threads: usize) {
         cache: Arc::new(Cache::open(dir.path(), &INPUT, Policy::Vindr).expect("prepared above")),
         sampler: Sampler::new(&SamplerConfig::shuffled(), &films).expect("there are films"),
         films,
+        classes: data.classes,
         augment: Some(AugmentConfig::mild()),
         batch_size: 16,
         seed: 1,

@@ -12,7 +12,7 @@ use crate::mosaic::mosaic;
 use crate::{AugmentConfig, Cache, DataError, InputSize, Sampler};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use spinexr_core::FilmAnnotation;
+use spinexr_core::{ClassList, FilmAnnotation};
 use std::sync::Arc;
 
 /// Which random choice a stream of numbers is for.
@@ -30,6 +30,7 @@ enum Stream {
 pub(crate) struct Composer {
     pub(crate) cache: Arc<Cache>,
     pub(crate) films: Vec<FilmAnnotation>,
+    classes: ClassList,
     pub(crate) sampler: Sampler,
     pub(crate) changes: Option<AugmentConfig>,
     donors: Donors,
@@ -40,15 +41,18 @@ impl Composer {
     pub(crate) fn new(
         cache: Arc<Cache>,
         films: Vec<FilmAnnotation>,
+        classes: ClassList,
         sampler: Sampler,
         changes: Option<AugmentConfig>,
         seed: u64,
     ) -> Self {
         let donors = match &changes {
-            Some(changes) if changes.copy_paste > 0.0 => Donors::new(&films, changes.copy_paste_below),
+            Some(changes) if changes.copy_paste > 0.0 => {
+                Donors::new(&films, &classes, changes.copy_paste_below)
+            }
             _ => Donors::default(),
         };
-        Self { cache, films, sampler, changes, donors, seed }
+        Self { cache, films, classes, sampler, changes, donors, seed }
     }
 
     /// The input size of the batch of a step.
@@ -70,7 +74,9 @@ impl Composer {
     /// place and size in the input (of a mosaic, all of the input).
     pub(crate) fn example(&self, position: u64, input: &InputSize) -> Result<Example, DataError> {
         let film = self.film(position);
-        let Some(changes) = &self.changes else { return Example::read(&self.cache, input, film) };
+        let Some(changes) = &self.changes else {
+            return Example::read(&self.cache, input, film, &self.classes);
+        };
         let mut rng = self.rng(Stream::Mosaic, position);
         let mut example = if rng.random::<f64>() < f64::from(changes.mosaic) {
             let mut parts = [position, 0, 0, 0];
@@ -104,7 +110,7 @@ impl Composer {
         changes: &AugmentConfig,
     ) -> Result<Example, DataError> {
         let film = self.film(position);
-        let mut example = Example::read(&self.cache, input, film)?;
+        let mut example = Example::read(&self.cache, input, film, &self.classes)?;
         let mut rng = self.rng(Stream::CopyPaste, position);
         if rng.random::<f64>() < f64::from(changes.copy_paste)
             && let Some((donor, found)) = self.donors.draw(&mut rng)
@@ -112,7 +118,7 @@ impl Composer {
         {
             let found = std::slice::from_ref(&self.films[donor].boxes[found]);
             let annotation = FilmAnnotation { boxes: found.to_vec(), ..self.films[donor].clone() };
-            let donor = Example::read(&self.cache, input, &annotation)?;
+            let donor = Example::read(&self.cache, input, &annotation, &self.classes)?;
             if let Some(found) = donor.boxes.first() {
                 paste(&mut example, &donor, found, &mut rng);
             }

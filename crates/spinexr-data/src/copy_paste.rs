@@ -8,7 +8,7 @@
 
 use crate::{LabelledBox, example::Example};
 use rand::{Rng, RngExt};
-use spinexr_core::{BoxXyxy, FilmAnnotation, Finding};
+use spinexr_core::{BoxXyxy, ClassList, FilmAnnotation, Label};
 
 /// Margin about the box that fades out, as a share of each of its sides.
 const MARGIN: f32 = 0.2;
@@ -28,20 +28,20 @@ pub(crate) struct Donors {
 
 impl Donors {
     /// The classes on less than the share `below` of `films`.
-    pub(crate) fn new(films: &[FilmAnnotation], below: f32) -> Self {
-        let of_class = |finding: Finding| {
+    pub(crate) fn new(films: &[FilmAnnotation], classes: &ClassList, below: f32) -> Self {
+        let of_class = |label: &Label| {
             let mut boxes = vec![];
             let mut films_with = 0usize;
             for (film, annotation) in films.iter().enumerate() {
                 let before = boxes.len();
-                let here = annotation.boxes.iter().enumerate().filter(|(_, b)| b.label == finding);
+                let here = annotation.boxes.iter().enumerate().filter(|(_, b)| b.label == *label);
                 boxes.extend(here.map(|(i, _)| (film, i)));
                 films_with += usize::from(boxes.len() > before);
             }
             let rare = (films_with as f32) < below * films.len() as f32;
             (rare && !boxes.is_empty()).then_some(boxes)
         };
-        Self { by_class: Finding::ALL.into_iter().filter_map(of_class).collect() }
+        Self { by_class: classes.labels().iter().filter_map(of_class).collect() }
     }
 
     /// A film and one of its boxes: every rare class is as likely as every other.
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
     use crate::mix::item_rng;
     use crate::{PreparedFilm, ResizeMap};
-    use spinexr_core::Annotation;
+    use spinexr_core::{Annotation, Finding};
 
     fn example(grey: u16, boxes: Vec<LabelledBox>) -> Example {
         let map = ResizeMap { sx: 1.0, sy: 1.0 };
@@ -221,19 +221,19 @@ mod tests {
             abnormal: !labels.is_empty(),
             boxes: labels
                 .iter()
-                .map(|&label| Annotation { label, xyxy: BoxXyxy::new(0.0, 0.0, 9.0, 9.0) })
+                .map(|f| Annotation { label: f.label(), xyxy: BoxXyxy::new(0.0, 0.0, 9.0, 9.0) })
                 .collect(),
         };
         let common = Finding::Osteophytes;
         let mut films = vec![annotation(&[common]); 8];
         films[3] = annotation(&[common, Finding::VertebralCollapse, Finding::VertebralCollapse]);
         films[5] = annotation(&[Finding::OtherLesions]);
-        let donors = Donors::new(&films, 0.2);
+        let donors = Donors::new(&films, &ClassList::vindr(), 0.2);
         let drawn: Vec<_> = (0..60).filter_map(|i| donors.draw(&mut item_rng(1, i))).collect();
         assert_eq!(drawn.len(), 60);
         assert!(drawn.iter().all(|d| [(3, 1), (3, 2), (5, 0)].contains(d)), "{drawn:?}");
         let other = drawn.iter().filter(|d| d.0 == 5).count();
         assert!((15..45).contains(&other), "classes are as likely as each other: {other} of 60");
-        assert_eq!(Donors::new(&films, 0.0).draw(&mut item_rng(1, 0)), None);
+        assert_eq!(Donors::new(&films, &ClassList::vindr(), 0.0).draw(&mut item_rng(1, 0)), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Films with their annotations, and what was met while reading them.
 
 use serde::{Deserialize, Serialize};
-use spinexr_core::{FilmAnnotation, Split};
+use spinexr_core::{ClassList, FilmAnnotation, Split};
 use std::path::PathBuf;
 
 /// One annotated film.
@@ -55,12 +55,21 @@ impl ReadCounts {
 }
 
 /// A data set in memory: paths and annotations, no pixels.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
+    /// The classes of its boxes, in index order.
+    pub classes: ClassList,
     /// All films, ordered by split and image id.
     pub films: Vec<Film>,
     /// What was met while reading.
     pub read: ReadCounts,
+}
+
+/// No film, and the classes of VinDr-SpineXR.
+impl Default for Dataset {
+    fn default() -> Self {
+        Self { classes: ClassList::vindr(), films: vec![], read: ReadCounts::default() }
+    }
 }
 
 impl Dataset {

@@ -1,6 +1,6 @@
 //! What can be wrong with a data set or a prepared cache.
 
-use spinexr_core::Split;
+use spinexr_core::{Split, UnknownLabel};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -127,6 +127,14 @@ pub enum DataError {
         fraction: f64,
         /// Studies there are.
         studies: usize,
+    },
+    /// A film's box is of a class that the list does not have.
+    #[error("film `{image_id}`: {source}")]
+    UnknownLabel {
+        /// The film.
+        image_id: String,
+        /// The label and the list.
+        source: UnknownLabel,
     },
     /// A setting is out of its range.
     #[error("setting `{name}`: expected {expected}, found {found}")]

@@ -1,7 +1,7 @@
 //! One film as training sees it: pixels, boxes and whether it is abnormal, changed together.
 
 use crate::{Cache, DataError, InputSize, LabelledBox, PreparedFilm};
-use spinexr_core::FilmAnnotation;
+use spinexr_core::{ClassList, FilmAnnotation};
 use std::borrow::Cow;
 
 /// Smallest side of a training box, input px; less is nothing a detector could learn.
@@ -18,14 +18,21 @@ pub(crate) struct Example {
 
 impl Example {
     /// A film of the cache at the size of `input`.
-    pub(crate) fn read(cache: &Cache, input: &InputSize, film: &FilmAnnotation) -> Result<Self, DataError> {
+    pub(crate) fn read(
+        cache: &Cache,
+        input: &InputSize,
+        film: &FilmAnnotation,
+        classes: &ClassList,
+    ) -> Result<Self, DataError> {
         let prepared = cache.get(&film.image_id)?;
         let resized = match prepared.at(input) {
             Cow::Owned(resized) => Some(resized),
             Cow::Borrowed(_) => None,
         };
         let prepared = resized.unwrap_or(prepared);
-        let boxes = prepared.input_boxes(&film.boxes, MIN_BOX_PX);
+        let boxes = prepared
+            .input_boxes(&film.boxes, classes, MIN_BOX_PX)
+            .map_err(|source| DataError::UnknownLabel { image_id: film.image_id.clone(), source })?;
         Ok(Self { film: prepared, boxes, abnormal: film.abnormal })
     }
 }

@@ -4,7 +4,7 @@ use crate::example::Example;
 use crate::loader::{check_batch_size, check_prepared, make_batch};
 use crate::prefetch::Prefetcher;
 use crate::{Batch, Cache, DataError};
-use spinexr_core::FilmAnnotation;
+use spinexr_core::{ClassList, FilmAnnotation};
 use std::sync::Arc;
 
 /// Batches over films in order; the last may be smaller. An iterator.
@@ -21,19 +21,21 @@ impl FixedBatches {
     pub fn new(
         cache: Arc<Cache>,
         films: Vec<FilmAnnotation>,
+        classes: &ClassList,
         batch_size: usize,
         threads: usize,
         prefetch: usize,
     ) -> Result<Self, DataError> {
         check_batch_size(batch_size)?;
         check_prepared(&cache, &films)?;
+        let classes = classes.clone();
         let batches = films.len().div_ceil(batch_size) as u64;
         let make = move |step: u64| {
             let first = step as usize * batch_size;
             let part = &films[first..(first + batch_size).min(films.len())];
             let part: Vec<_> = part.iter().collect();
             let input = cache.input();
-            make_batch(step, 0, &input, &part, |place| Example::read(&cache, &input, part[place]))
+            make_batch(step, 0, &input, &part, |place| Example::read(&cache, &input, part[place], &classes))
         };
         Ok(Self { prefetcher: Prefetcher::start(Arc::new(make), 0, batches, threads, prefetch)? })
     }

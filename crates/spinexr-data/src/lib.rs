@@ -21,6 +21,7 @@ pub mod vindr;
 
 mod affine;
 mod cache_index;
+mod class_file;
 mod compose;
 mod copy_paste;
 mod example;

@@ -10,7 +10,7 @@ use crate::error::panic_message;
 use crate::example::Example;
 use crate::prefetch::Prefetcher;
 use crate::{AugmentConfig, Cache, DataError, InputSize, LabelledBox, ResizeMap, Sampler};
-use spinexr_core::FilmAnnotation;
+use spinexr_core::{ClassList, FilmAnnotation};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -65,6 +65,8 @@ pub struct LoaderConfig {
     pub cache: Arc<Cache>,
     /// The films to draw from; the sampler's indices point here.
     pub films: Vec<FilmAnnotation>,
+    /// Classes of their boxes, by index.
+    pub classes: ClassList,
     /// Which film comes when.
     pub sampler: Sampler,
     /// Random changes, or none.
@@ -101,6 +103,7 @@ impl Loader {
         let LoaderConfig {
             cache,
             films,
+            classes,
             sampler,
             augment,
             batch_size,
@@ -130,7 +133,7 @@ impl Loader {
         }
         check_prepared(&cache, &films)?;
         let epoch_len = sampler.epoch_len();
-        let composer = Composer::new(cache, films, sampler, augment, seed);
+        let composer = Composer::new(cache, films, classes, sampler, augment, seed);
         let make = move |step: u64| {
             let batch = step * share.of + share.rank;
             let first = batch * batch_size as u64;

@@ -3,6 +3,7 @@ use crate::cache::prepare;
 use crate::resize::{Fit, InputSize};
 use crate::test_films::dataset;
 use crate::{FixedBatches, SamplerConfig};
+use spinexr_core::ClassList;
 use spinexr_core::progress::silent;
 use spinexr_dicom::{Policy, ReadOptions};
 
@@ -21,6 +22,7 @@ fn config(cache: &Arc<Cache>, films: &[FilmAnnotation], first_step: u64, threads
     LoaderConfig {
         cache: Arc::clone(cache),
         films: films.to_vec(),
+        classes: ClassList::vindr(),
         sampler: Sampler::new(&SamplerConfig::paper_detector(), films).unwrap(),
         augment: Some(AugmentConfig::mild()),
         batch_size: 4,
@@ -94,10 +96,11 @@ fn a_batch_has_the_shapes_it_names() {
 fn fixed_batches_give_every_film_once_in_order_unchanged() {
     let (cache, films, _dir) = cache(10);
     for threads in [1, 3] {
-        let batches: Vec<Batch> = FixedBatches::new(Arc::clone(&cache), films.clone(), 4, threads, 2)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
+        let batches: Vec<Batch> =
+            FixedBatches::new(Arc::clone(&cache), films.clone(), &ClassList::vindr(), 4, threads, 2)
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
         assert_eq!(batches.iter().map(|b| b.n).collect::<Vec<_>>(), [4, 4, 2]);
         let ids: Vec<&String> = batches.iter().flat_map(|b| &b.image_ids).collect();
         assert_eq!(ids, films.iter().map(|f| &f.image_id).collect::<Vec<_>>());
@@ -108,7 +111,7 @@ fn fixed_batches_give_every_film_once_in_order_unchanged() {
         let film_box = films[1].boxes[0].xyxy;
         assert_eq!(batches[0].boxes[1][0].xyxy, INPUT.map(60, 40).to_input(&film_box));
     }
-    assert_eq!(FixedBatches::new(cache, vec![], 4, 1, 1).unwrap().count(), 0);
+    assert_eq!(FixedBatches::new(cache, vec![], &ClassList::vindr(), 4, 1, 1).unwrap().count(), 0);
 }
 
 #[test]
@@ -119,7 +122,7 @@ fn a_damaged_film_is_an_error_of_its_batch_alone() {
     let len = bytes.len();
     bytes[len - 10] ^= 0xFF;
     std::fs::write(&path, bytes).unwrap();
-    let batches: Vec<_> = FixedBatches::new(cache, films, 2, 2, 2).unwrap().collect();
+    let batches: Vec<_> = FixedBatches::new(cache, films, &ClassList::vindr(), 2, 2, 2).unwrap().collect();
     assert_eq!(batches.len(), 4);
     let errors: Vec<_> = batches.iter().filter_map(|b| b.as_ref().err()).collect();
     assert_eq!(errors.len(), 1);
@@ -162,7 +165,9 @@ fn no_more_is_made_ahead_than_asked_for_and_dropping_ends_the_threads() {
     let make = move |step: u64| {
         counter.fetch_add(1, Ordering::SeqCst);
         let input = cache.input();
-        make_batch(step, 0, &input, &[&films[0]], |_| Example::read(&cache, &input, &films[0]))
+        make_batch(step, 0, &input, &[&films[0]], |_| {
+            Example::read(&cache, &input, &films[0], &ClassList::vindr())
+        })
     };
     let mut batches = Prefetcher::start(Arc::new(make), 0, u64::MAX, 4, 3).unwrap();
     for _ in 0..5 {

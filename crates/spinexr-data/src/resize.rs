@@ -8,7 +8,7 @@
 
 use crate::DataError;
 use serde::{Deserialize, Serialize};
-use spinexr_core::BoxXyxy;
+use spinexr_core::{Annotation, BoxXyxy, ClassList, UnknownLabel};
 use spinexr_dicom::{Display, Radiograph};
 use std::fmt;
 
@@ -124,7 +124,7 @@ impl ResizeMap {
 /// the resize and its inverse.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LabelledBox {
-    /// Class index, see [`spinexr_core::Finding::index`].
+    /// Class index in the data set's list, see [`spinexr_core::ClassList`].
     pub class: usize,
     /// Place, input px.
     pub xyxy: BoxXyxy,
@@ -166,13 +166,24 @@ impl PreparedFilm {
 
     /// The film's boxes in input px: clipped to the film, those with a side under `min_side_px` (input px)
     /// dropped.
-    pub fn input_boxes(&self, boxes: &[spinexr_core::Annotation], min_side_px: f32) -> Vec<LabelledBox> {
+    ///
+    /// # Errors
+    /// [`UnknownLabel`] for a box of a class that is not of `classes`.
+    pub fn input_boxes(
+        &self,
+        boxes: &[Annotation],
+        classes: &ClassList,
+        min_side_px: f32,
+    ) -> Result<Vec<LabelledBox>, UnknownLabel> {
         let (w, h) = (self.film_width_px as f32, self.film_height_px as f32);
-        boxes
-            .iter()
-            .map(|b| LabelledBox { class: b.label.index(), xyxy: self.map.to_input(&b.xyxy.clip(w, h)) })
-            .filter(|b| b.xyxy.width() >= min_side_px && b.xyxy.height() >= min_side_px)
-            .collect()
+        let mut in_input = Vec::with_capacity(boxes.len());
+        for b in boxes {
+            let (class, xyxy) = (classes.index(&b.label)?, self.map.to_input(&b.xyxy.clip(w, h)));
+            if xyxy.width() >= min_side_px && xyxy.height() >= min_side_px {
+                in_input.push(LabelledBox { class, xyxy });
+            }
+        }
+        Ok(in_input)
     }
 }
 

@@ -81,14 +81,17 @@ fn a_bright_rectangle_lands_where_its_box_says() {
 
 #[test]
 fn boxes_are_clipped_and_slivers_dropped() {
-    use spinexr_core::{Annotation, Finding};
+    use spinexr_core::{Annotation, ClassList, Finding};
     let film = radiograph(100, 100, Display::U8(vec![0; 10_000]));
     let prepared = prepare_film(&film, &stretch(50, 50));
-    let at = |xyxy| Annotation { label: Finding::SurgicalImplant, xyxy };
+    let at = |xyxy| Annotation { label: Finding::SurgicalImplant.label(), xyxy };
     let marked = [at(BoxXyxy::new(80.0, 90.0, 130.0, 130.0)), at(BoxXyxy::new(0.0, 0.0, 0.5, 50.0))];
-    let boxes = prepared.input_boxes(&marked, 0.5);
+    let boxes = prepared.input_boxes(&marked, &ClassList::vindr(), 0.5).unwrap();
     let expected = LabelledBox { class: 4, xyxy: BoxXyxy::new(40.0, 45.0, 50.0, 50.0) };
     assert_eq!(boxes, [expected]);
+    let others = ClassList::from_names(["RBC"]).unwrap();
+    let error = prepared.input_boxes(&marked, &others, 0.5).unwrap_err().to_string();
+    assert_eq!(error, r#"unknown class "Surgical implant"; expected one of: RBC"#);
 }
 
 #[test]

@@ -9,7 +9,8 @@
 use crate::DataError;
 use crate::mix::{scatter2, unit};
 use serde::{Deserialize, Serialize};
-use spinexr_core::{FilmAnnotation, Finding};
+use spinexr_core::{FilmAnnotation, Label};
+use std::collections::{HashMap, HashSet};
 
 /// How films are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -116,17 +117,16 @@ impl Sampler {
 /// Repeat factors of LVIS (Gupta, Dollár, Girshick 2019, section 4.1): a class on the share f of films has
 /// r = max(1, sqrt(t / f)), a film the largest r of its classes.
 pub fn repeat_factors(t: f64, films: &[FilmAnnotation]) -> Vec<f64> {
-    let mut with_class = [0usize; Finding::COUNT];
+    let mut films_with: HashMap<&Label, usize> = HashMap::new();
     for film in films {
-        for finding in Finding::ALL {
-            with_class[finding.index()] += usize::from(film.boxes.iter().any(|b| b.label == finding));
-        }
+        let labels: HashSet<&Label> = film.boxes.iter().map(|b| &b.label).collect();
+        labels.into_iter().for_each(|label| *films_with.entry(label).or_default() += 1);
     }
-    let factor = with_class.map(|n| {
-        let share = n as f64 / films.len() as f64;
-        if n == 0 { 1.0 } else { (t / share).sqrt().max(1.0) }
-    });
-    films.iter().map(|film| film.boxes.iter().map(|b| factor[b.label.index()]).fold(1.0, f64::max)).collect()
+    let factor = |label: &Label| {
+        let share = films_with[label] as f64 / films.len() as f64;
+        (t / share).sqrt().max(1.0)
+    };
+    films.iter().map(|film| film.boxes.iter().map(|b| factor(&b.label)).fold(1.0, f64::max)).collect()
 }
 
 /// Scales the weights of abnormal and normal films so that abnormal ones make up `fraction`, the sum kept.

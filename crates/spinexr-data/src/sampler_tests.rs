@@ -1,13 +1,13 @@
 use super::*;
 use crate::test_films::annotation;
 use proptest::prelude::*;
-use spinexr_core::{Annotation, BoxXyxy};
+use spinexr_core::{Annotation, BoxXyxy, Finding};
 
 fn with_labels(labels: &[Finding]) -> FilmAnnotation {
     let xyxy = BoxXyxy::new(0.0, 0.0, 9.0, 9.0);
     FilmAnnotation {
         abnormal: !labels.is_empty(),
-        boxes: labels.iter().map(|&label| Annotation { label, xyxy }).collect(),
+        boxes: labels.iter().map(|f| Annotation { label: f.label(), xyxy }).collect(),
         ..annotation(0)
     }
 }

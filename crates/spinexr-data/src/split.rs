@@ -4,7 +4,7 @@
 use crate::{DataError, Dataset, Film};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use spinexr_core::{Finding, Split, hex};
+use spinexr_core::{Split, hex};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 
@@ -51,7 +51,7 @@ impl fmt::Display for HoldOut {
 
 /// Moves about `fraction` of the training studies to `Split::Validation`.
 ///
-/// Studies are taken stratum by stratum (a study's stratum is its rarest finding, or "abnormal without a
+/// Studies are taken stratum by stratum (a study's stratum is its rarest class, or "abnormal without a
 /// box", or "normal"), so that rare findings are on both sides wherever there are two studies of them.
 /// Which studies are taken hangs on the seed and the study ids alone, not on the order of films. Studies
 /// that are in validation already go back first: the same seed gives the same split again. Gives what was
@@ -59,7 +59,7 @@ impl fmt::Display for HoldOut {
 ///
 /// # Errors
 /// [`DataError::Setting`] for a fraction outside `(0, 1)`, [`DataError::TooFewStudies`] when a side would be
-/// empty.
+/// empty, [`DataError::UnknownLabel`] for a box of a class that the data set does not list.
 pub fn hold_out_validation(dataset: &mut Dataset, fraction: f64, seed: u64) -> Result<HoldOut, DataError> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(DataError::Setting {
@@ -85,29 +85,33 @@ pub fn hold_out_validation(dataset: &mut Dataset, fraction: f64, seed: u64) -> R
 
 /// The studies to hold out.
 fn choose_studies(dataset: &Dataset, fraction: f64, seed: u64) -> Result<HashSet<String>, DataError> {
-    // study -> (has an abnormal film, findings)
-    let mut studies: BTreeMap<&str, (bool, [bool; Finding::COUNT])> = BTreeMap::new();
+    let classes = dataset.classes.len();
+    // study -> (has an abnormal film, its classes)
+    let mut studies: BTreeMap<&str, (bool, BTreeSet<usize>)> = BTreeMap::new();
     for film in dataset.of(Split::Train) {
         let entry = studies.entry(&film.annotation.study_id).or_default();
         entry.0 |= film.annotation.abnormal;
         for marked in &film.annotation.boxes {
-            entry.1[marked.label.index()] = true;
+            let class = dataset.classes.index(&marked.label).map_err(|source| DataError::UnknownLabel {
+                image_id: film.annotation.image_id.clone(),
+                source,
+            })?;
+            entry.1.insert(class);
         }
     }
-    let mut with_finding = [0usize; Finding::COUNT];
-    for (_, found) in studies.values() {
-        for (count, found) in with_finding.iter_mut().zip(found) {
-            *count += usize::from(*found);
-        }
+    let mut with_class = vec![0usize; classes];
+    for class in studies.values().flat_map(|(_, found)| found) {
+        with_class[*class] += 1;
     }
-    // Strata ordered from rare to common: 0.. findings, then abnormal without a box, then normal.
-    let mut by_rarity: Vec<usize> = (0..Finding::COUNT).collect();
-    by_rarity.sort_by_key(|&class| (with_finding[class], class));
-    let mut strata: Vec<Vec<&str>> = vec![Vec::new(); Finding::COUNT + 2];
+    // Strata ordered from rare to common: 0.. classes, then abnormal without a box, then normal.
+    let mut by_rarity: Vec<usize> = (0..classes).collect();
+    by_rarity.sort_by_key(|&class| (with_class[class], class));
+    let mut rank = vec![0; classes];
+    by_rarity.iter().enumerate().for_each(|(place, &class)| rank[class] = place);
+    let mut strata: Vec<Vec<&str>> = vec![Vec::new(); classes + 2];
     for (study, (abnormal, found)) in &studies {
-        let stratum = by_rarity.iter().position(|&class| found[class]);
-        let fallback = Finding::COUNT + usize::from(!abnormal);
-        strata[stratum.unwrap_or(fallback)].push(study);
+        let fallback = classes + usize::from(!abnormal);
+        strata[found.iter().map(|&class| rank[class]).min().unwrap_or(fallback)].push(study);
     }
 
     let mut held = HashSet::new();

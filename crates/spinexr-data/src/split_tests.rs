@@ -1,5 +1,5 @@
 use super::*;
-use spinexr_core::{Annotation, BoxXyxy, FilmAnnotation};
+use spinexr_core::{Annotation, BoxXyxy, FilmAnnotation, Finding};
 use std::path::PathBuf;
 
 fn film(image: &str, study: &str, split: Split, labels: &[Finding]) -> Film {
@@ -9,7 +9,7 @@ fn film(image: &str, study: &str, split: Split, labels: &[Finding]) -> Film {
         study_id: study.to_owned(),
         series_id: String::new(),
         abnormal: !labels.is_empty(),
-        boxes: labels.iter().map(|&label| Annotation { label, xyxy }).collect(),
+        boxes: labels.iter().map(|f| Annotation { label: f.label(), xyxy }).collect(),
     };
     Film { path: PathBuf::from(format!("{image}.dicom")), annotation, split }
 }
@@ -64,10 +64,10 @@ fn whole_studies_are_held_out_in_the_right_proportions() {
     assert_eq!(dataset.of(Split::Validation).count(), 80);
     assert_eq!(dataset.of(Split::Test).count(), 20);
     assert!(dataset.of(Split::Test).all(|f| f.annotation.study_id.starts_with('t')));
-    let with = |finding| {
+    let with = |finding: Finding| {
         dataset
             .of(Split::Validation)
-            .filter(|f| f.annotation.boxes.iter().any(|b| b.label == finding))
+            .filter(|f| f.annotation.boxes.iter().any(|b| b.label == finding.label()))
             .count()
     };
     assert_eq!(with(Finding::VertebralCollapse), 2 * 2);
@@ -93,7 +93,7 @@ fn a_rare_finding_is_on_both_sides() {
     let mut dataset = dataset();
     for (i, f) in dataset.films.iter_mut().enumerate() {
         if i >= 4 {
-            f.annotation.boxes.retain(|b| b.label != Finding::VertebralCollapse);
+            f.annotation.boxes.retain(|b| b.label != Finding::VertebralCollapse.label());
         }
     }
     hold_out_validation(&mut dataset, 0.05, 1).unwrap();

@@ -50,7 +50,7 @@ pub(crate) fn write_film(path: &Path, height: usize, width: usize, seed: u64) {
 /// An annotation: abnormal with one box for odd `i`, normal for even.
 pub(crate) fn annotation(i: usize) -> FilmAnnotation {
     let xyxy = BoxXyxy::new(4.0 + i as f32 % 7.0, 6.0, 20.0, 31.0);
-    let label = Finding::ALL[i % Finding::COUNT];
+    let label = Finding::ALL[i % Finding::COUNT].label();
     FilmAnnotation {
         image_id: format!("film{i:03}"),
         study_id: format!("study{:03}", i / 2),

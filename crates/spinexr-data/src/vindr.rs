@@ -3,17 +3,20 @@
 //! ```text
 //! DIR/annotations/train.csv   DIR/train_images/<image_id>.dicom
 //! DIR/annotations/test.csv    DIR/test_images/<image_id>.dicom
+//! DIR/annotations/classes.txt                                    other classes than the release's, one a line
 //! ```
-//! One part may be missing. What is broken is an error with file, line and column; what the release is known
+//! One part may be missing. Without `classes.txt`, which the release does not have, labels are those of the release,
+//! the 13 categories folded into seven classes. What is broken is an error with file, line and column; what the release is known
 //! to contain (repeated rows, boxes without extent or past the border, another spelling) is repaired and
 //! counted in [`crate::ReadCounts`]. Films may also be `.dcm`, `.png`, `.jpg` or `.jpeg` files.
 
 use crate::cache::FilmFailure;
+use crate::class_file;
 use crate::error::reading;
 use crate::parallel::in_parallel;
 use crate::vindr_rows::{FilmRows, parse};
 use crate::{DataError, Dataset, Film, RowError};
-use spinexr_core::Split;
+use spinexr_core::{ClassList, Split};
 use spinexr_dicom::{Limits, read_size};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -84,7 +87,7 @@ pub fn read_with(dir: &Path, options: &VindrOptions) -> Result<Dataset, DataErro
 pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, Vec<RowError>), DataError> {
     // Says "no such folder" of the folder itself, not of a file in it.
     std::fs::read_dir(dir).map_err(reading(dir))?;
-    let mut dataset = Dataset::default();
+    let mut dataset = Dataset { classes: read_classes(dir)?, ..Dataset::default() };
     let mut errors = Vec::new();
     let mut parts = 0;
     for split in [Split::Train, Split::Test] {
@@ -97,7 +100,7 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
         }
         parts += 1;
         let bytes = read_annotation_file(&csv)?;
-        let films = parse(&csv, &bytes, options, &mut dataset.read, &mut errors)?;
+        let films = parse(&csv, &bytes, &dataset.classes, options, &mut dataset.read, &mut errors)?;
         join_files(&mut dataset, films, film_files(&images)?, split);
     }
     if parts == 0 {
@@ -109,6 +112,15 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     }
     errors.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     Ok((dataset, errors))
+}
+
+/// The classes of `annotations/classes.txt`; those of the release where there is no such file.
+fn read_classes(dir: &Path) -> Result<ClassList, DataError> {
+    let path = dir.join(CLASSES_FILE);
+    if !path.exists() {
+        return Ok(ClassList::vindr());
+    }
+    class_file::read(&path, &[NO_FINDING])
 }
 
 fn read_annotation_file(path: &Path) -> Result<Vec<u8>, DataError> {
@@ -204,6 +216,9 @@ pub fn clip_to_films(
     dataset.clip_boxes(options.min_box_px, |_| sizes.next().flatten());
     failures.into_values().collect()
 }
+
+/// Where other classes than the release's are listed.
+pub const CLASSES_FILE: &str = "annotations/classes.txt";
 
 /// The header of an annotation file, in the release's order.
 pub const COLUMNS: [&str; 9] =

@@ -3,7 +3,7 @@
 use crate::vindr::{COLUMNS, NO_FINDING, VindrOptions};
 use crate::{DataError, ReadCounts, RowError};
 use csv::ByteRecord;
-use spinexr_core::{Annotation, BoxXyxy, Category, FilmAnnotation};
+use spinexr_core::{Annotation, BoxXyxy, Category, ClassList, FilmAnnotation, Label};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -29,6 +29,7 @@ type Fault = (&'static str, String, String);
 pub(crate) fn parse(
     path: &Path,
     bytes: &[u8],
+    classes: &ClassList,
     options: &VindrOptions,
     counts: &mut ReadCounts,
     errors: &mut Vec<RowError>,
@@ -53,7 +54,7 @@ pub(crate) fn parse(
                 films.len() - 1
             });
             film = Some(i);
-            films[i].add(&row, line, options, counts)
+            films[i].add(&row, line, classes, options, counts)
         });
         match read {
             Ok(()) => counts.rows += 1,
@@ -161,6 +162,23 @@ impl<'a> Row<'a> {
         self.lesion_type.replace(['_', '-'], " ").eq_ignore_ascii_case(NO_FINDING)
     }
 
+    /// The class of the box: in the vocabulary of VinDr-SpineXR any of the 13 categories, folded.
+    fn label(&self, classes: &ClassList, counts: &mut ReadCounts) -> Result<Label, Fault> {
+        let unknown = |known: String| {
+            let expected = format!("`{NO_FINDING}` or one of: {known}");
+            ("lesion_type", expected, quote(self.lesion_type))
+        };
+        if !classes.is_vindr() {
+            return classes.find(self.lesion_type).cloned().map_err(|e| unknown(e.known.to_string()));
+        }
+        let category: Category =
+            self.lesion_type.parse().map_err(|_| unknown(Category::ALL.map(Category::name).join(", ")))?;
+        let label = category.finding().label();
+        counts.other_spelling += usize::from(self.lesion_type.eq_ignore_ascii_case("Spondylolisthesis"));
+        counts.folded_labels += usize::from(label.name() != category.name());
+        Ok(label)
+    }
+
     /// The box as written, px.
     fn corners(&self) -> Result<[f32; 4], Fault> {
         let mut corners = [0f32; 4];
@@ -215,6 +233,7 @@ impl FilmRows {
         &mut self,
         row: &Row<'_>,
         line: u64,
+        classes: &ClassList,
         options: &VindrOptions,
         counts: &mut ReadCounts,
     ) -> Result<(), Fault> {
@@ -227,11 +246,7 @@ impl FilmRows {
         if row.says_no_finding() {
             return self.add_no_finding(row, line, counts);
         }
-        let category: Category = row.lesion_type.parse().map_err(|_| {
-            let known: Vec<_> = Category::ALL.iter().map(|c| c.name()).collect();
-            let expected = format!("`{NO_FINDING}` or one of: {}", known.join(", "));
-            ("lesion_type", expected, quote(row.lesion_type))
-        })?;
+        let label = row.label(classes, counts)?;
         let [x1, y1, x2, y2] = row.corners()?;
         if let Some(no_finding) = self.no_finding_line {
             let expected = format!("no box on a film with `{NO_FINDING}` on line {no_finding}");
@@ -239,9 +254,6 @@ impl FilmRows {
         }
         self.box_line.get_or_insert(line);
         self.annotation.abnormal = true;
-        counts.other_spelling += usize::from(row.lesion_type.eq_ignore_ascii_case("Spondylolisthesis"));
-        let label = category.finding();
-        counts.folded_labels += usize::from(label.name() != category.name());
 
         // The left and upper border are known without the film.
         let xyxy = BoxXyxy::new(x1.max(0.0), y1.max(0.0), x2.max(0.0), y2.max(0.0));

@@ -50,11 +50,11 @@ fn both_parts_are_read() {
     let a = &dataset.films[0].annotation;
     assert!(a.abnormal && a.study_id == "s1" && a.series_id == "e1");
     assert_eq!(a.boxes.len(), 2);
-    assert_eq!(a.boxes[0].label, Finding::Osteophytes);
+    assert_eq!(a.boxes[0].label, Finding::Osteophytes.label());
     assert_eq!(a.boxes[0].xyxy, BoxXyxy::new(1.0, 2.0, 30.5, 40.0));
     assert!(!dataset.films[1].annotation.abnormal);
     assert_eq!(dataset.films[1].path, dir.path().join("train_images/b.dcm"));
-    assert_eq!(dataset.films[2].annotation.boxes[0].label, Finding::OtherLesions);
+    assert_eq!(dataset.films[2].annotation.boxes[0].label, Finding::OtherLesions.label());
     let mut expected = crate::ReadCounts { rows: 4, no_finding_rows: 1, ..Default::default() };
     assert!(!dataset.read.is_clean());
     expected.folded_labels = 1;
@@ -92,7 +92,7 @@ fn known_irregularities_are_repaired_and_counted() {
     assert_eq!(dataset.read, expected);
     let a = &dataset.films[0].annotation.boxes;
     assert_eq!(a.len(), 2);
-    assert_eq!(a[0].label, Finding::Spondylolysthesis);
+    assert_eq!(a[0].label, Finding::Spondylolysthesis.label());
     assert_eq!(a[1].xyxy, BoxXyxy::new(0.0, 20.0, 30.0, 40.0));
     let thin = &dataset.films[2].annotation;
     assert!(thin.abnormal && thin.boxes.is_empty(), "a film whose boxes were dropped stays abnormal");
@@ -244,6 +244,44 @@ proptest::proptest! {
         let mut text = if header { HEADER.as_bytes().to_vec() } else { Vec::new() };
         text.extend(bytes);
         let (mut counts, mut errors) = (crate::ReadCounts::default(), Vec::new());
-        drop(parse(Path::new("x.csv"), &text, &VindrOptions::new(), &mut counts, &mut errors));
+        drop(parse(Path::new("x.csv"), &text, &ClassList::vindr(), &VindrOptions::new(), &mut counts, &mut errors));
     }
+}
+
+/// A release of other classes: one film, `csv` after the header.
+fn with_classes(classes: &str, csv: &str) -> Result<Dataset, DataError> {
+    let dir = release("train", &rows(csv), &["a.png"]);
+    fs::write(dir.path().join(CLASSES_FILE), classes).unwrap();
+    read(dir.path())
+}
+
+#[test]
+fn a_list_of_classes_takes_the_place_of_the_release_s() {
+    let row = "s,,a,,Platelets,1,2,3,4\n";
+    let dataset = with_classes("RBC\r\nWBC\nPlatelets\n\n", row).unwrap();
+    assert_eq!(dataset.classes, ClassList::from_names(["RBC", "WBC", "Platelets"]).unwrap());
+    assert_eq!(dataset.films[0].annotation.boxes[0].label.name(), "Platelets");
+    assert_eq!(dataset.classes.index(&dataset.films[0].annotation.boxes[0].label), Ok(2));
+
+    let unknown = with_classes("RBC\nWBC\n", row).unwrap_err().to_string();
+    assert!(unknown.contains("train.csv:2: column `lesion_type`: expected `No finding` or one of: RBC, WBC"));
+    assert!(unknown.contains("found \"Platelets\""), "{unknown}");
+    // Of the release's vocabulary no name is known, and none is folded.
+    let folded = with_classes("Osteophytes\n", "s,,a,,Fracture,1,2,3,4\n").unwrap_err().to_string();
+    assert!(folded.contains("one of: Osteophytes, found \"Fracture\""), "{folded}");
+}
+
+#[test]
+fn a_broken_list_of_classes_names_its_line() {
+    for (classes, place, why) in [
+        ("RBC\nWBC\nRBC\n", "classes.txt:3:", "\"RBC\" as on line 1"),
+        ("RBC\n\nWBC\n", "classes.txt:2:", "expected 1 to 200 bytes"),
+        ("RBC\nno finding\n", "classes.txt:2:", "another meaning"),
+        (&"x".repeat(300), "classes.txt:1:", "300 bytes"),
+    ] {
+        let error = with_classes(classes, "s,,a,,RBC,1,2,3,4\n").unwrap_err().to_string();
+        assert!(error.contains(place) && error.contains(why), "{error}");
+    }
+    let huge = with_classes(&"x\n".repeat(2_000_000), "").unwrap_err().to_string();
+    assert!(huge.contains("at most 2020000 bytes"), "{huge}");
 }

@@ -134,6 +134,7 @@ fn from_release_to_batches() {
         cache: Arc::clone(&cache),
         sampler: Sampler::new(&SamplerConfig::shuffled(), &films).unwrap(),
         films,
+        classes: data.classes.clone(),
         augment: Some(AugmentConfig::mild()),
         batch_size: 4,
         seed: 3,
@@ -149,7 +150,7 @@ fn from_release_to_batches() {
     assert_eq!(drawn.len(), 8, "two batches of four are the eight training films, once each");
 
     let test = data.annotations(Split::Test);
-    let batch = FixedBatches::new(cache, test, 8, 1, 1).unwrap().next().unwrap().unwrap();
+    let batch = FixedBatches::new(cache, test, &data.classes, 8, 1, 1).unwrap().next().unwrap().unwrap();
     assert_eq!(batch.abnormal, [false, false, true, true]);
     let input_box = batch.boxes[2][0].xyxy;
     let film_box = batch.maps[2].to_film(&input_box);

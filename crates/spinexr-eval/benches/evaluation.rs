@@ -3,7 +3,7 @@
 #[path = "../tests/made_up/mod.rs"]
 mod made_up;
 
-use spinexr_core::Finding;
+use spinexr_core::ClassList;
 use spinexr_eval::box_bootstrap::{RankedBoxes, resampled_ap};
 use spinexr_eval::coco::{self, BoxSet, Protocol};
 use spinexr_eval::intervals::{self, BootstrapOptions, Unit};
@@ -21,21 +21,21 @@ fn main() {
 fn boxes() -> BoxSet {
     let data = made_up::make(0, FILMS, BOXES, 1);
     let test = Predictions::<Test>::new(data.test).expect("made-up records are sound");
-    let truth = Truth::new(&data.test_truth).expect("made-up annotations are sound");
+    let truth = Truth::new(&data.test_truth, &ClassList::vindr()).expect("made-up annotations are sound");
     run::box_set(&test, &truth, None)
 }
 
 fn scores() -> LabelledScores {
     let data = made_up::make(0, FILMS, 0, 1);
     let test = Predictions::<Test>::new(data.test).expect("made-up records are sound");
-    let truth = Truth::new(&data.test_truth).expect("made-up annotations are sound");
+    let truth = Truth::new(&data.test_truth, &ClassList::vindr()).expect("made-up annotations are sound");
     test.logits(&truth, &Scorer::Ensemble).expect("every film is annotated")
 }
 
 #[divan::bench(sample_count = 10)]
 fn coco_iou_20_to_50(bencher: divan::Bencher) {
     let boxes = boxes();
-    assert_eq!(boxes.classes, Finding::COUNT);
+    assert_eq!(boxes.classes, ClassList::vindr().len());
     bencher.bench(|| coco::evaluate(&boxes, &Protocol::all_areas(coco::iou_paper())));
 }
 
@@ -61,7 +61,7 @@ fn one_auroc(bencher: divan::Bencher) {
 fn bootstrap_10000_ap_by_study(bencher: divan::Bencher) {
     let data = made_up::make(0, FILMS, BOXES, 1);
     let test = Predictions::<Test>::new(data.test).expect("made-up records are sound");
-    let truth = Truth::new(&data.test_truth).expect("made-up annotations are sound");
+    let truth = Truth::new(&data.test_truth, &ClassList::vindr()).expect("made-up annotations are sound");
     let boxes = run::box_set(&test, &truth, None);
     let studies = run::Studies::of(&test, &truth);
     let ranked = RankedBoxes::new(&boxes, &studies.of_image, studies.count, run::FOUND_IOU);

@@ -10,7 +10,7 @@ use crate::paired::{self, mcnemar};
 use crate::run::{self, FOUND_IOU, RunReport, Studies};
 use crate::threshold::{Predictions, Scorer, Test, Truth};
 use serde::{Deserialize, Serialize};
-use spinexr_core::{FilmAnnotation, Finding, Gate};
+use spinexr_core::{ClassList, FilmAnnotation, Gate};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run as it goes into a comparison.
@@ -197,8 +197,8 @@ pub struct CompareReport {
 /// Compares runs that predicted the same test films.
 ///
 /// # Errors
-/// [`EvalError::OtherFilms`] when a run's test films are not the first run's, [`EvalError::NoRuns`] without a run, or broken
-/// annotations.
+/// [`EvalError::OtherFilms`] when a run's test films are not the first run's, [`EvalError::NoRuns`] without a run, [`EvalError::OtherClasses`] when their
+/// classes differ, or broken annotations.
 pub fn compare(
     runs: &[ComparedRun<'_>],
     annotations: &[FilmAnnotation],
@@ -207,9 +207,13 @@ pub fn compare(
     let first = runs.first().ok_or(EvalError::NoRuns)?;
     for other in &runs[1..] {
         same_films(first, other)?;
+        if other.report.classes != first.report.classes {
+            let (first, second) = (first.source.to_owned(), other.source.to_owned());
+            return Err(EvalError::OtherClasses { first, second });
+        }
     }
     let predicted = annotations.iter().filter(|a| first.test.get(&a.image_id).is_some());
-    let truth = Truth::new(predicted)?;
+    let truth = Truth::new(predicted, &first.report.classes)?;
     let studies = Studies::of(first.test, &truth);
 
     let mut methods: Vec<Method<'_>> = Vec::new();
@@ -239,7 +243,7 @@ pub fn compare(
         notice: RunReport::NOTICE.into(),
         films: truth.films().len(),
         studies: studies.count,
-        classes: classes(runs),
+        classes: if has_boxes(runs.iter()) { names(&first.report.classes) } else { Vec::new() },
         methods: methods.iter().map(Method::row).collect(),
         tests,
         correction: options.correction,
@@ -271,10 +275,13 @@ fn last_row(report: &RunReport) -> Option<&run::DetectionRow> {
     report.detector_names().last().map(|name| &report.detection[*name])
 }
 
-/// Class names of the first run that has boxes, in the order of its table.
-fn classes(runs: &[ComparedRun<'_>]) -> Vec<String> {
-    let row = runs.iter().find_map(|run| last_row(run.report));
-    row.map_or_else(Vec::new, |_| Finding::ALL.iter().map(ToString::to_string).collect())
+/// Some run has a row of boxes.
+fn has_boxes<'a, 'b: 'a>(mut runs: impl Iterator<Item = &'a ComparedRun<'b>>) -> bool {
+    runs.any(|run| last_row(run.report).is_some())
+}
+
+fn names(classes: &ClassList) -> Vec<String> {
+    classes.labels().iter().map(ToString::to_string).collect()
 }
 
 /// A run's figures in the resamples; runs of the same films share the draws.
@@ -348,10 +355,11 @@ impl Method<'_> {
         };
         let detector = |r: &RunReport| r.detection.get(r.detector.as_ref()?)?.map50;
         let framework = |r: &RunReport| r.gate.as_ref().and_then(|_| last_row(r)?.map50);
-        let has_boxes = self.runs.iter().any(|(run, _)| last_row(run.report).is_some());
-        let ap50 = Finding::ALL.into_iter().filter(|_| has_boxes).map(|class| {
-            let values = reports().map(|r| last_row(r)?.ap50.get(&class).copied().flatten());
-            (class.to_string(), Summary::of(values, swing(&|r| r.by_class.get(class.index()))))
+        let has_boxes = has_boxes(self.runs.iter().map(|(run, _)| run));
+        let labels = self.runs[0].0.report.classes.labels();
+        let ap50 = labels.iter().enumerate().filter(|_| has_boxes).map(|(i, label)| {
+            let values = reports().map(|r| last_row(r)?.ap50.get(label).copied().flatten());
+            (label.to_string(), Summary::of(values, swing(&|r| r.by_class.get(i))))
         });
         MethodRow {
             name: self.name.to_owned(),

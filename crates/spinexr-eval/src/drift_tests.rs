@@ -71,7 +71,7 @@ fn film(index: usize, study: usize, logit: f64, maker: &str) -> FilmPrediction {
         threshold: Some(0.5),
         boxes: vec![],
         boxes_before_gate: vec![Detection {
-            label: "Osteophytes".parse().unwrap(),
+            label: spinexr_core::Label::new("Osteophytes").unwrap(),
             score: 0.4,
             xyxy: BoxXyxy::new(0.0, 0.0, 9.0, 9.0),
         }],

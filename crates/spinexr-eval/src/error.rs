@@ -1,6 +1,6 @@
 //! What can be wrong with the inputs of an evaluation. An undefined metric is not an error.
 
-use spinexr_core::{BoxXyxy, Split};
+use spinexr_core::{BoxXyxy, Split, UnknownLabel};
 use std::path::PathBuf;
 
 /// An input that cannot be evaluated.
@@ -104,6 +104,14 @@ pub enum EvalError {
         /// Films of the second alone.
         only_second: Vec<String>,
     },
+    /// Runs of a comparison have other classes.
+    #[error("{first} and {second} are of other classes, so their boxes cannot be compared")]
+    OtherClasses {
+        /// A run.
+        first: String,
+        /// The run that differs.
+        second: String,
+    },
     /// A figure that cannot be drawn.
     #[error("plot {name}: {message}")]
     Plot {
@@ -168,6 +176,9 @@ pub enum Problem {
     /// A box whose right edge lies left of its left edge, or bottom above top.
     #[error("inverted box {:?}; expected x1 <= x2 and y1 <= y2", <[f32; 4]>::from(*.0))]
     InvertedBox(BoxXyxy),
+    /// A box of a class that the evaluation's list does not have.
+    #[error(transparent)]
+    UnknownLabel(#[from] UnknownLabel),
     /// A box with negative width or height.
     #[error("box with size {width} x {height}; expected no negative size")]
     NegativeSize {

@@ -2,7 +2,7 @@
 
 use crate::error::{EvalError, Problem};
 use crate::files::read_text;
-use spinexr_core::{FilmPrediction, whole_file};
+use spinexr_core::{ClassList, FilmPrediction, whole_file};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -15,11 +15,27 @@ pub fn read(path: &Path) -> Result<Vec<FilmPrediction>, EvalError> {
     parse(&read_text(path)?, &path.display().to_string())
 }
 
+/// As [`read`], with every box's label that of `classes` that its name stands for (see [`ClassList::find`]).
+///
+/// # Errors
+/// As [`read`], and for a label that stands for no class of the list.
+pub fn read_of_classes(path: &Path, classes: &ClassList) -> Result<Vec<FilmPrediction>, EvalError> {
+    parse_of_classes(&read_text(path)?, &path.display().to_string(), Some(classes))
+}
+
 /// As [`read`], from text; `file` is the name that errors carry.
 ///
 /// # Errors
 /// As [`read`].
 pub fn parse(text: &str, file: &str) -> Result<Vec<FilmPrediction>, EvalError> {
+    parse_of_classes(text, file, None)
+}
+
+fn parse_of_classes(
+    text: &str,
+    file: &str,
+    classes: Option<&ClassList>,
+) -> Result<Vec<FilmPrediction>, EvalError> {
     let mut records: Vec<FilmPrediction> = Vec::new();
     let mut first_line: BTreeMap<String, usize> = BTreeMap::new();
     for (line, content) in (1..).zip(text.lines()) {
@@ -27,9 +43,15 @@ pub fn parse(text: &str, file: &str) -> Result<Vec<FilmPrediction>, EvalError> {
             continue;
         }
         let fail = |problem| EvalError::Line { file: file.to_owned(), line, problem };
-        let record: FilmPrediction =
+        let mut record: FilmPrediction =
             serde_json::from_str(content).map_err(|e| fail(Problem::Malformed(column_only(&e))))?;
         check(&record).map_err(fail)?;
+        if let Some(classes) = classes {
+            for detection in record.boxes.iter_mut().chain(&mut record.boxes_before_gate) {
+                let label = classes.find(detection.label.name()).map_err(|e| fail(e.into()))?;
+                detection.label = label.clone();
+            }
+        }
         if let Some(first) = first_line.insert(record.image.clone(), line) {
             return Err(fail(Problem::Duplicate { id: record.image, first: format!("line {first}") }));
         }
@@ -126,10 +148,16 @@ mod tests {
     #[test]
     fn a_broken_line_is_named() {
         let second = |line: String| {
-            parse(&format!("{LINE}\n{}", line.replace("\"a\"", "\"b\"")), "p.jsonl").unwrap_err().to_string()
+            let text = format!("{LINE}\n{}", line.replace("\"a\"", "\"b\""));
+            parse_of_classes(&text, "p.jsonl", Some(&ClassList::vindr())).unwrap_err().to_string()
         };
         for (from, to, expected) in [
-            ("Osteophytes", "Scoliosis", "p.jsonl, line 2: unknown finding \"Scoliosis\""),
+            (
+                "Osteophytes",
+                "Scoliosis",
+                "p.jsonl, line 2: unknown class \"Scoliosis\"; expected one of: Disc space narrowing, ",
+            ),
+            ("Osteophytes", "", "p.jsonl, line 2: class name \"\" of 0 bytes; expected 1 to 200 bytes"),
             ("0.25", "NaN", "p.jsonl, line 2: expected value"),
             ("0.25", "1e60", "p.jsonl, line 2: number out of range"),
             ("0.25", "1.25", "p.jsonl, line 2: score of Osteophytes is 1.25; expected a number in [0, 1]"),
@@ -143,6 +171,18 @@ mod tests {
         }
         let twice = parse(&format!("{LINE}\n{LINE}"), "p.jsonl").unwrap_err().to_string();
         assert_eq!(twice, "p.jsonl, line 2: \"a\" was there before (line 1)");
+    }
+
+    #[test]
+    fn labels_are_of_any_class_or_of_a_list() {
+        let line = LINE.replace("Osteophytes", "Foreign body");
+        let label = |records: Vec<FilmPrediction>| records[0].boxes_before_gate[0].label.name().to_owned();
+        assert_eq!(label(parse(&line, "p").unwrap()), "Foreign body");
+        let of = |classes: &ClassList| parse_of_classes(&line, "p", Some(classes));
+        assert_eq!(label(of(&ClassList::vindr()).unwrap()), "Other lesions");
+        let cells = ClassList::from_names(["RBC", "WBC"]).unwrap();
+        let error = of(&cells).unwrap_err().to_string();
+        assert_eq!(error, r#"p, line 1: unknown class "Foreign body"; expected one of: RBC, WBC"#);
     }
 
     #[test]

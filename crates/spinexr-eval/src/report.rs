@@ -17,6 +17,7 @@ pub use plot_files::{comparison_plot_files, plot_files};
 
 use crate::compare::CompareReport;
 use crate::run::RunReport;
+use spinexr_core::{ClassList, Label};
 
 /// A file that goes beside the report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,11 @@ fn p_value(p: Option<f64>) -> String {
         Some(p) if p < 0.01 => format!("{p:.4}"),
         Some(p) => format!("{p:.3}"),
     }
+}
+
+/// The column of the paper's table, for the classes of VinDr-SpineXR.
+fn code<'a>(classes: &ClassList, label: &'a Label) -> Option<&'a str> {
+    classes.is_vindr().then(|| classes.heading(label))
 }
 
 /// Text with the five characters replaced that mean something in HTML.

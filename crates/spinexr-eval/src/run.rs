@@ -26,7 +26,7 @@ pub use subgroups::{FEW_FILMS, NOT_KNOWN, Subgroup, Subgroups};
 use crate::error::{EvalError, Problem};
 use crate::froc;
 use crate::threshold::{self, ChosenOn, Part, Predictions, Scorer, Test, Threshold, Truth, Validation};
-use spinexr_core::{FilmAnnotation, Finding, Gate, Split};
+use spinexr_core::{ClassList, FilmAnnotation, Gate, Split};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Films with fewer boxes of a class than this get a warning beside that class's AP.
@@ -56,7 +56,8 @@ pub enum ThresholdSource<'a> {
 /// Evaluates a run on its test films, of which exactly the annotated ones must have been predicted.
 ///
 /// # Errors
-/// A film that is annotated and not predicted or the other way round, a study with films in both splits,
+/// A film that is annotated and not predicted or the other way round, a box of a class that `options` does not list,
+/// a study with films in both splits,
 /// classifiers that differ between the splits, no test film, or records without one common c* where they
 /// should have it. Undefined metrics are `None` with a note.
 pub fn evaluate_run(
@@ -65,12 +66,12 @@ pub fn evaluate_run(
     source: ThresholdSource<'_>,
     options: &RunOptions,
 ) -> Result<RunReport, EvalError> {
-    let truth = Truth::new(annotations)?;
+    let truth = Truth::new(annotations, &options.classes)?;
     check_pairing(test, &truth)?;
     let mut counts = Counts { validation: None, test: SplitCounts::of(&truth) };
     match source {
         ThresholdSource::Validation { films, annotations } => {
-            let validation_truth = Truth::new(annotations)?;
+            let validation_truth = Truth::new(annotations, &options.classes)?;
             check_pairing(films, &validation_truth)?;
             check_leak(&validation_truth, &truth)?;
             check_models(films, test)?;
@@ -137,6 +138,11 @@ fn check_pairing<P: Part>(films: &Predictions<P>, truth: &Truth) -> Result<(), E
     if let Some(film) = truth.films().find(|a| films.get(&a.image_id).is_none()) {
         return Err(fail(&film.image_id, Problem::NoPrediction(P::SPLIT)));
     }
+    for film in films.films() {
+        for detection in &film.boxes_before_gate {
+            truth.classes().index(&detection.label).map_err(|e| fail(&film.image, e.into()))?;
+        }
+    }
     Ok(())
 }
 
@@ -190,7 +196,7 @@ fn evaluate(
     counts: Counts,
     options: &RunOptions,
 ) -> Result<RunReport, EvalError> {
-    let mut notes = few_boxes(&counts.test);
+    let mut notes = few_boxes(&counts.test, truth.classes());
     notes.extend(few_films(&counts.test));
     let mut curves = Curves::default();
 
@@ -233,7 +239,8 @@ fn evaluate(
                 continue;
             }
             let boxes = box_set(test, truth, row_gate);
-            let (row, pr) = detection::evaluate(&boxes, &studies, shown.score, &options.bootstrap);
+            let classes = truth.classes();
+            let (row, pr) = detection::evaluate(&boxes, classes, &studies, shown.score, &options.bootstrap);
             last_boxes = Some(boxes);
             detection.insert(row_name.to_owned(), row);
             curves.detection_pr.insert(row_name.to_owned(), pr);
@@ -279,6 +286,7 @@ fn evaluate(
         notice: RunReport::NOTICE.into(),
         protocol: options.protocol,
         synthetic: options.synthetic,
+        classes: options.classes.clone(),
         counts,
         classification,
         detection,
@@ -306,12 +314,12 @@ fn probability_disagrees(film: &spinexr_core::FilmPrediction) -> bool {
     }
 }
 
-fn few_boxes(test: &SplitCounts) -> Vec<Note> {
+fn few_boxes(test: &SplitCounts, classes: &ClassList) -> Vec<Note> {
     let (mut none, mut few) = (Vec::new(), Vec::new());
-    for finding in Finding::ALL {
-        match test.boxes.get(&finding).copied().unwrap_or(0) {
-            0 => none.push(finding.name().to_owned()),
-            count if count < FEW_BOXES => few.push(format!("{finding} ({count})")),
+    for label in classes.labels() {
+        match test.boxes.get(label).copied().unwrap_or(0) {
+            0 => none.push(label.name().to_owned()),
+            count if count < FEW_BOXES => few.push(format!("{label} ({count})")),
             _ => {}
         }
     }

@@ -26,7 +26,7 @@ use crate::error::{EvalError, Problem};
 use crate::scores::Step;
 use crate::{LabelledScores, binary, records};
 use serde::{Deserialize, Serialize};
-use spinexr_core::{FilmAnnotation, FilmPrediction, Split, fusion};
+use spinexr_core::{ClassList, FilmAnnotation, FilmPrediction, Split, fusion};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
@@ -207,9 +207,10 @@ pub fn by_split(records: Vec<FilmPrediction>) -> BySplit {
     parts
 }
 
-/// Annotations by image id.
-#[derive(Debug, Clone, Default)]
+/// Annotations by image id, and the classes of their boxes.
+#[derive(Debug, Clone)]
 pub struct Truth<'a> {
+    classes: ClassList,
     films: BTreeMap<&'a str, &'a FilmAnnotation>,
 }
 
@@ -217,12 +218,17 @@ impl<'a> Truth<'a> {
     /// Takes the annotations.
     ///
     /// # Errors
-    /// [`EvalError::Film`] for a film that occurs twice, or an annotated box that is not finite or inverted.
-    pub fn new(annotations: impl IntoIterator<Item = &'a FilmAnnotation>) -> Result<Self, EvalError> {
+    /// [`EvalError::Film`] for a film that occurs twice, or an annotated box that is not finite, inverted or of a
+    /// class that is not listed.
+    pub fn new(
+        annotations: impl IntoIterator<Item = &'a FilmAnnotation>,
+        classes: &ClassList,
+    ) -> Result<Self, EvalError> {
         let mut films = BTreeMap::new();
         for annotation in annotations {
             let fail = |problem| EvalError::Film { image: annotation.image_id.clone(), problem };
             for marked in &annotation.boxes {
+                classes.index(&marked.label).map_err(|e| fail(e.into()))?;
                 let b = marked.xyxy;
                 if !b.is_finite() {
                     let what = format!("annotated box of {}", marked.label);
@@ -237,7 +243,12 @@ impl<'a> Truth<'a> {
                 return Err(fail(Problem::Duplicate { id: annotation.image_id.clone(), first }));
             }
         }
-        Ok(Self { films })
+        Ok(Self { classes: classes.clone(), films })
+    }
+
+    /// The classes of the evaluation, in index order.
+    pub fn classes(&self) -> &ClassList {
+        &self.classes
     }
 
     /// A film's annotation.

@@ -4,7 +4,7 @@
 
 mod made_up;
 
-use spinexr_core::FilmPrediction;
+use spinexr_core::{ClassList, FilmPrediction};
 use spinexr_eval::compare::{
     CompareOptions, CompareReport, ComparedRun, Correction, PairedTestKind, compare,
 };
@@ -152,5 +152,10 @@ fn other_films_are_refused_and_listed() {
         matches!(&error, EvalError::OtherFilms { only_first, .. } if only_first == std::slice::from_ref(&lost))
     );
     assert!(error.to_string().contains(&lost) && error.to_string().contains("b.jsonl"), "{error}");
+    let mut other_classes = all.1.clone();
+    other_classes.classes = ClassList::from_names(["something else"]).unwrap();
+    let runs = [runs[0], ComparedRun { report: &other_classes, source: "c.jsonl", ..runs[0] }];
+    let error = compare(&runs, &data.test_truth, &options()).unwrap_err();
+    assert!(matches!(&error, EvalError::OtherClasses { second, .. } if second == "c.jsonl"), "{error}");
     assert!(matches!(compare(&[], &data.test_truth, &options()), Err(EvalError::NoRuns)));
 }

@@ -4,7 +4,7 @@ mod made_up;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use spinexr_core::{Finding, Gate, Split};
+use spinexr_core::{ClassList, Finding, Gate, Label, Split};
 use spinexr_eval::coco::{self, Protocol as BoxProtocol};
 use spinexr_eval::run::{self, LossCurve, Protocol, RunOptions, RunReport, ThresholdSource, evaluate_run};
 use spinexr_eval::threshold::{Predictions, Test, Truth, Validation};
@@ -78,7 +78,7 @@ fn both_tables_and_their_thresholds() {
     assert_eq!(report.detection["framework"].boxes, kept);
     assert!(kept < report.detection["retinanet_mini"].boxes);
     let ap50 = &report.detection["framework"].ap50;
-    let defined: Vec<f64> = Finding::ALL.iter().filter_map(|f| ap50[f]).collect();
+    let defined: Vec<f64> = Finding::ALL.iter().filter_map(|f| ap50[f.name()]).collect();
     let mean = defined.iter().sum::<f64>() / defined.len() as f64;
     assert!((report.detection["framework"].map50.unwrap() - mean).abs() < 1e-15);
     assert_eq!(report.provenance.bundle_hash.as_deref(), Some("3f9a1c0e5d7b"));
@@ -346,20 +346,18 @@ fn planted_ties_are_counted_and_told() {
 #[test]
 fn a_class_with_no_truth_or_too_few_is_said() {
     let mut data = made_up::make(60, 120, 8, 24);
+    let (collapse, implant) = (Finding::VertebralCollapse.label(), Finding::SurgicalImplant.label());
     let mut implants = 0;
     for film in &mut data.test_truth {
-        film.boxes.retain(|b| b.label != Finding::VertebralCollapse);
+        film.boxes.retain(|b| b.label != collapse);
         film.boxes.retain(|b| {
-            implants += usize::from(b.label == Finding::SurgicalImplant);
-            b.label != Finding::SurgicalImplant || implants <= 3
+            implants += usize::from(b.label == implant);
+            b.label != implant || implants <= 3
         });
     }
     let report = evaluate(&data).unwrap();
     let row = &report.detection["framework"];
-    assert_eq!(
-        (row.ap50[&Finding::VertebralCollapse], row.ap50_ci[&Finding::VertebralCollapse]),
-        (None, None)
-    );
+    assert_eq!((row.ap50[&collapse], row.ap50_ci[&collapse]), (None, None));
     let warned = |start: &str, name: &str| {
         report
             .notes
@@ -376,7 +374,7 @@ fn a_class_with_no_truth_or_too_few_is_said() {
 fn operating_points_come_from_validation_films() {
     let data = made_up::make(200, 200, 0, 26);
     let report = evaluate(&data).unwrap();
-    let truth = Truth::new(&data.validation_truth).unwrap();
+    let truth = Truth::new(&data.validation_truth, &ClassList::vindr()).unwrap();
     let films = Predictions::<Validation>::new(data.validation.clone()).unwrap();
     let validation = films.probabilities(&truth, &spinexr_eval::threshold::Scorer::Ensemble).unwrap();
     let points = &report.classification["ensemble"].operating_points;
@@ -451,13 +449,53 @@ fn records_read_from_a_file_give_the_same_report() {
     assert_eq!(evaluate(&again).unwrap(), evaluate(&data).unwrap());
 }
 
+#[test]
+fn other_classes_have_their_names_in_tables() {
+    let mut data = made_up::make(60, 80, 12, 5);
+    let names = ["<b>nucleus</b>", "RBC", "WBC", "d", "e", "f", "g"];
+    let classes = ClassList::from_names(names).unwrap();
+    let rename = |label: &mut Label| {
+        let index = ClassList::vindr().index(label).unwrap();
+        *label = classes.get(index).unwrap().clone();
+    };
+    for film in data.validation.iter_mut().chain(&mut data.test) {
+        film.boxes.iter_mut().chain(&mut film.boxes_before_gate).for_each(|b| rename(&mut b.label));
+    }
+    for film in data.validation_truth.iter_mut().chain(&mut data.test_truth) {
+        film.boxes.iter_mut().for_each(|b| rename(&mut b.label));
+    }
+    // Held against another list, the first label in the way is named.
+    let error = evaluate(&data).unwrap_err().to_string();
+    assert!(error.contains("unknown class") && error.contains("Disc space narrowing"), "{error}");
+
+    let validation = Predictions::<Validation>::new(data.validation.clone()).unwrap();
+    let source = ThresholdSource::Validation { films: &validation, annotations: &data.validation_truth };
+    let test = Predictions::<Test>::new(data.test.clone()).unwrap();
+    let options = RunOptions { classes: classes.clone(), ..options() };
+    let report = evaluate_run(&test, &data.test_truth, source, &options).unwrap();
+    let vindr = evaluate(&made_up::make(60, 80, 12, 5)).unwrap();
+    assert_eq!(report.detection["framework"].map50, vindr.detection["framework"].map50);
+    assert!(report.detection["framework"].ap50.keys().all(|label| classes.index(label).is_ok()));
+    let page = report::html(&report, &|_| None);
+    assert!(page.contains("&lt;b&gt;nucleus&lt;/b&gt;") && !page.contains("<b>nucleus"));
+    assert!(!page.contains("LT10") && !page.contains("Sparse R-CNN"), "the paper's rows have other classes");
+    assert!(report::html(&vindr, &|_| None).contains("LT10"));
+
+    // A box of an unlisted class among the predictions alone.
+    data.test[0].boxes_before_gate[0].label = Label::new("stranger").unwrap();
+    let test = Predictions::<Test>::new(data.test).unwrap();
+    let source = ThresholdSource::Validation { films: &validation, annotations: &data.validation_truth };
+    let error = evaluate_run(&test, &data.test_truth, source, &options).unwrap_err().to_string();
+    assert!(error.contains(r#"unknown class "stranger""#), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn the_gate_never_raises_recall(seed in any::<u64>(), c_star in 0.0f64..1.0, keep_score in 0.0f64..1.0) {
         let data = made_up::make(0, 25, 8, seed);
         let test = Predictions::<Test>::new(data.test).unwrap();
-        let truth = Truth::new(&data.test_truth).unwrap();
+        let truth = Truth::new(&data.test_truth, &ClassList::vindr()).unwrap();
         let recalls = |gate: Option<&Gate>| {
             let boxes = run::box_set(&test, &truth, gate);
             coco::evaluate(&boxes, &BoxProtocol { max_detections: usize::MAX, ..BoxProtocol::all_areas(coco::iou_paper()) })

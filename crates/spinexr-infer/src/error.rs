@@ -2,6 +2,7 @@
 
 use crate::device::DeviceError;
 use crate::engine::EngineError;
+use spinexr_core::UnknownLabel;
 use spinexr_models::weights::WeightsError;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,14 @@ pub enum InferError {
         action: &'static str,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// A film's box is of a class that the results file has no number for.
+    #[error("film {image}: {source}")]
+    UnknownLabel {
+        /// The film.
+        image: String,
+        /// The label and the list.
+        source: UnknownLabel,
     },
     /// A folder lacks one of the three files of a bundle.
     #[error("{}: not a bundle: {file} is missing (a bundle is a folder with bundle.toml, weights.safetensors and card.md)", path.display())]

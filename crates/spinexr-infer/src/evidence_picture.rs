@@ -51,7 +51,7 @@ pub fn render(
     let film = display_picture(film);
     let shown = prediction.boxes.iter().filter(|b| b.score >= options.min_score);
     let evidence: Vec<(BoxXyxy, [f32; 3], &FilmMap)> = shown
-        .filter_map(|b| Some((b.xyxy, class_colour(b.label).map(f32::from), explanation.of_box(b)?)))
+        .filter_map(|b| Some((b.xyxy, class_colour(&b.label).map(f32::from), explanation.of_box(b)?)))
         .collect();
     let mut halves = vec![];
     if let Some(map) = &explanation.abnormal {

@@ -9,7 +9,7 @@ use crate::bundle::Bundle;
 use crate::manifest::ModelSpec;
 use crate::model::box_on_film;
 use burn::tensor::{Device, Tensor, TensorData};
-use spinexr_core::{BoxXyxy, Detection, Finding, whole_file};
+use spinexr_core::{BoxXyxy, ClassList, Detection, whole_file};
 use spinexr_data::{PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, npy, read_film};
 use spinexr_models::explain::{EvidenceMap, box_evidence, for_explaining, grad_cam};
@@ -67,7 +67,7 @@ pub struct Explainer {
 #[derive(Debug)]
 enum Network {
     Classifier(Box<DenseNet>),
-    Detector(Box<RetinaNet>, Vec<Finding>),
+    Detector(Box<RetinaNet>, ClassList),
 }
 
 impl Explainer {
@@ -95,11 +95,11 @@ impl Explainer {
                     let network = weights::load_state_dict(config.init(&device), &state, Strictness::Exact);
                     Network::Classifier(Box::new(for_explaining(network.map_err(wrong)?)))
                 } else if let Some(DetectorConfig::RetinaNet(config)) = spec.architecture.detector_config() {
-                    let findings = spec.findings()?;
-                    let mut config = config.with_num_classes(findings.len());
+                    let classes = spec.class_list()?;
+                    let mut config = config.with_num_classes(classes.len());
                     config.backbone.in_channels = spec.in_channels;
                     let network = weights::load_state_dict(config.init(&device), &state, Strictness::Exact);
-                    Network::Detector(Box::new(for_explaining(network.map_err(wrong)?)), findings)
+                    Network::Detector(Box::new(for_explaining(network.map_err(wrong)?)), classes)
                 } else {
                     unexplained.push(spec.name.clone());
                     continue;
@@ -139,7 +139,7 @@ impl Explainer {
                     let map = grad_cam(network, image, 0).pop().expect("one film, one map");
                     of_classifiers.push(FilmMap::new(&map, &film));
                 }
-                Network::Detector(network, findings) => {
+                Network::Detector(network, classes) => {
                     let (height, width) = film.content_px();
                     let detect = spec.detect.expect("checked with the manifest");
                     let content = (height as f32, width as f32);
@@ -151,7 +151,8 @@ impl Explainer {
                     })?;
                     boxes.extend(found.iter().filter_map(|(raw, map)| {
                         let xyxy = box_on_film(&raw.xyxy, &film)?;
-                        let found = Detection { label: *findings.get(raw.class)?, score: raw.score, xyxy };
+                        let label = classes.get(raw.class)?.clone();
+                        let found = Detection { label, score: raw.score, xyxy };
                         Some(ExplainedBox { found, map: FilmMap::new(map, &film) })
                     }));
                 }

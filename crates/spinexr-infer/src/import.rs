@@ -9,7 +9,7 @@ use crate::card::{CardFacts, card};
 use crate::manifest::{ABNORMAL, BundleManifest, ModelSpec};
 use crate::weights_file::Storage;
 use burn::tensor::Device;
-use spinexr_core::Finding;
+use spinexr_core::ClassList;
 use spinexr_data::{Fit, InputSize};
 use spinexr_dicom::Policy;
 use spinexr_models::weights::import::{Fate, Import, Row, named_as};
@@ -27,7 +27,7 @@ pub struct ImportRequest {
     pub architecture: Architecture,
     /// Whose names it has.
     pub source: Source,
-    /// Names of its classes in order; `None` where their number tells: one is `abnormal`, seven are the findings.
+    /// Names of its classes in order; `None` where their number tells: one is `abnormal`, seven are those of VinDr-SpineXR.
     pub classes: Option<Vec<String>>,
     /// Starts of names, on either side, that are passed over; the network keeps random values there.
     pub leave_out: Vec<String>,
@@ -187,12 +187,14 @@ fn class_names(request: &ImportRequest, in_file: Option<usize>) -> Result<Vec<St
         return Ok(names.clone());
     }
     let detector = request.architecture.task() == Task::Detection;
+    let vindr = ClassList::vindr();
+    let findings = || vindr.labels().iter().map(|label| label.name().to_owned()).collect();
     // torchvision's detectors may have an output for the background, which is dropped.
-    let background = request.source == Source::Torchvision && in_file == Some(Finding::COUNT + 1);
+    let background = request.source == Source::Torchvision && in_file == Some(vindr.len() + 1);
     match in_file {
-        None if detector => Ok(ModelSpec::all_findings()),
+        None if detector => Ok(findings()),
         None | Some(1) if !detector => Ok(vec![ABNORMAL.to_owned()]),
-        Some(n) if detector && (n == Finding::COUNT || background) => Ok(ModelSpec::all_findings()),
+        Some(n) if detector && (n == vindr.len() || background) => Ok(findings()),
         n => Err(InferError::ManifestValue {
             place: request.weights.display().to_string(),
             key: "classes".to_owned(),

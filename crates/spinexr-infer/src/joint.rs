@@ -5,9 +5,10 @@ use crate::bundle::Bundle;
 use crate::manifest::{Decision, ModelSpec};
 use sha2::{Digest, Sha256};
 use spinexr_core::nms::class_wise_nms;
-use spinexr_core::{BoxFusion, BoxXyxy, Detection, hex};
+use spinexr_core::{BoxFusion, BoxXyxy, ClassList, Detection, Label, hex};
 use spinexr_dicom::Policy;
-use spinexr_models::DetectConfig;
+use spinexr_models::{DetectConfig, Task};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The boxes of one detector and view as they are; of several, put together by `fusion`.
 pub(crate) fn join_boxes(
@@ -26,9 +27,34 @@ pub(crate) fn join_boxes(
     let all: Vec<Detection> = lists.concat();
     let boxes: Vec<BoxXyxy> = all.iter().map(|d| d.xyxy).collect();
     let scores: Vec<f32> = all.iter().map(|d| d.score).collect();
-    let classes: Vec<usize> = all.iter().map(|d| d.label.index()).collect();
+    let labels: BTreeSet<&Label> = all.iter().map(|d| &d.label).collect();
+    let number: BTreeMap<&Label, usize> = labels.into_iter().zip(0..).collect();
+    let classes: Vec<usize> = all.iter().map(|d| number[&d.label]).collect();
     let kept = class_wise_nms(&boxes, &scores, &classes, settings.nms_iou);
-    kept.into_iter().take(settings.max_detections).map(|i| all[i]).collect()
+    kept.into_iter().take(settings.max_detections).map(|i| all[i].clone()).collect()
+}
+
+/// The classes of all detectors' boxes: the list of VinDr-SpineXR where each class is of it, so that its numbers in
+/// results files stay whatever a detector knows; else in the order in which they come.
+pub(crate) fn joint_classes<'m>(
+    models: impl IntoIterator<Item = &'m ModelSpec>,
+) -> Result<ClassList, InferError> {
+    let mut labels: Vec<Label> = vec![];
+    let mut seen: BTreeSet<Label> = BTreeSet::new();
+    for model in models.into_iter().filter(|model| model.task == Task::Detection) {
+        let own = model.class_list()?;
+        labels.extend(own.labels().iter().filter(|label| seen.insert((*label).clone())).cloned());
+    }
+    let vindr = ClassList::vindr();
+    if labels.iter().all(|label| vindr.index(label).is_ok()) {
+        return Ok(vindr);
+    }
+    ClassList::new(labels).map_err(|e| InferError::ManifestValue {
+        place: "the detectors together".to_owned(),
+        key: "classes".to_owned(),
+        expected: format!("at most {} classes", ClassList::MAX_CLASSES),
+        got: e.to_string(),
+    })
 }
 
 /// The thresholds of a set of bundles: those given, else those of the one bundle that holds every

@@ -2,7 +2,7 @@
 
 use crate::InferError;
 use serde::{Deserialize, Serialize};
-use spinexr_core::{BoxFusion, Finding, Gate, Method, Tta};
+use spinexr_core::{BoxFusion, ClassList, Gate, Method, Tta};
 use spinexr_data::{HoldOut, InputSize};
 use spinexr_dicom::Policy;
 use spinexr_models::{Architecture, DenseNetConfig, DetectConfig, DetectorConfig, Normalisation, Task};
@@ -53,7 +53,7 @@ pub struct ModelSpec {
     pub architecture: Architecture,
     /// What the network does; must be the architecture's task.
     pub task: Task,
-    /// Class names by index: `["abnormal"]`, or the findings of a detector. A classifier of other classes gives its
+    /// Class names by index: `["abnormal"]`, or the labels of a detector's boxes. A classifier of other classes gives its
     /// logits and has no part in the ensemble.
     pub classes: Vec<String>,
     /// Input channels; a film is repeated over them.
@@ -117,22 +117,17 @@ impl Decision {
 }
 
 impl ModelSpec {
-    /// The findings of a detector by class index.
+    /// The classes, in index order.
     ///
     /// # Errors
-    /// [`InferError::ManifestValue`] for a class that is not a finding.
-    pub fn findings(&self) -> Result<Vec<Finding>, InferError> {
-        self.classes
-            .iter()
-            .map(|class| {
-                class.parse::<Finding>().map_err(|e| InferError::ManifestValue {
-                    place: format!("model {:?}", self.name),
-                    key: "classes".to_owned(),
-                    expected: "names of findings".to_owned(),
-                    got: e.to_string(),
-                })
-            })
-            .collect()
+    /// [`InferError::ManifestValue`] for names that are no list of classes.
+    pub fn class_list(&self) -> Result<ClassList, InferError> {
+        ClassList::from_names(&self.classes).map_err(|e| InferError::ManifestValue {
+            place: format!("model {:?}", self.name),
+            key: "classes".to_owned(),
+            expected: "different names of classes".to_owned(),
+            got: e.to_string(),
+        })
     }
 
     /// The measures of a classifier as specified; `None` for a detector.
@@ -173,11 +168,6 @@ impl ModelSpec {
         }
         let (model, own, used) = (self.name.clone(), own.to_string(), used.to_string());
         Err(InferError::HoldOutDiffers { model, own, used })
-    }
-
-    /// The classes of a detector of all seven findings, in index order.
-    pub fn all_findings() -> Vec<String> {
-        Finding::ALL.iter().map(|f| f.name().to_owned()).collect()
     }
 }
 
@@ -260,12 +250,11 @@ impl BundleManifest {
                 let expected = format!("{:?}, the task of {}", model.architecture.task(), model.architecture);
                 return wrong(&key("task"), &expected, format!("{:?}", model.task));
             }
-            if model.classes.is_empty() || model.classes.len() > 10_000 {
-                return wrong(&key("classes"), "1 to 10000 classes", model.classes.len().to_string());
+            if model.classes.is_empty() {
+                return wrong(&key("classes"), "1 to 10000 classes", "0".to_owned());
             }
-            let distinct: BTreeSet<_> = model.classes.iter().collect();
-            if distinct.len() < model.classes.len() {
-                return wrong(&key("classes"), "distinct classes", format!("{:?}", model.classes));
+            if let Err(error) = ClassList::from_names(&model.classes) {
+                return wrong(&key("classes"), "1 to 10000 classes of different names", error.to_string());
             }
             if let Err(error) = model.input.check() {
                 return wrong(&key("input"), "an input size", error.to_string());

@@ -8,7 +8,7 @@ use crate::manifest::ModelSpec;
 use crate::ort_engine::{OrtNetwork, OrtRetinaNet};
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::method::View;
-use spinexr_core::{BoxXyxy, Detection, Finding, Logits, Tta};
+use spinexr_core::{BoxXyxy, ClassList, Detection, Logits, Tta};
 use spinexr_data::PreparedFilm;
 #[cfg(feature = "ort")]
 use spinexr_models::Task;
@@ -26,7 +26,7 @@ pub struct LoadedModel {
 #[derive(Debug)]
 enum Network {
     Classifier(Classifier),
-    Detector { network: Box<dyn Detect + Send + Sync>, findings: Vec<Finding> },
+    Detector { network: Box<dyn Detect + Send + Sync>, classes: ClassList },
 }
 
 /// A classifier where it runs: prepared on the CPU, as the engine's module elsewhere.
@@ -72,8 +72,7 @@ pub enum ModelOutput {
 ///
 /// # Errors
 /// [`InferError::ModelWeights`] when the weights are not exactly those of the architecture, naming the
-/// tensors; [`InferError::ManifestValue`] when a model cannot serve the pipeline (a detector of
-/// things that are no findings).
+/// tensors.
 pub fn load_models(bundle: &Bundle, device: &Device) -> Result<Vec<LoadedModel>, InferError> {
     bundle
         .manifest()
@@ -116,7 +115,7 @@ impl LoadedModel {
                 Network::Classifier(Classifier::Ort { network, classes: spec.classes.len() })
             }
             Task::Detection => Network::Detector {
-                findings: spec.findings()?,
+                classes: spec.class_list()?,
                 network: Box::new(OrtRetinaNet::new(&spec, state, threads)?),
             },
         };
@@ -140,9 +139,9 @@ impl LoadedModel {
                 Network::Classifier(Classifier::new(network, device))
             }
             (None, Some(config)) => {
-                let findings = spec.findings()?;
+                let classes = spec.class_list()?;
                 let network = config.load(state, device).map_err(|e| wrong_weights(&spec, &e))?;
-                Network::Detector { network, findings }
+                Network::Detector { network, classes }
             }
             (None, None) => unreachable!("a network is a classifier or a detector"),
         };
@@ -225,7 +224,7 @@ impl LoadedModel {
                     })
                     .collect()
             }
-            Network::Detector { network, findings } => {
+            Network::Detector { network, classes } => {
                 let detect = self.spec.detect.expect("checked with the manifest");
                 let sizes: Vec<(f32, f32)> = films
                     .iter()
@@ -239,7 +238,7 @@ impl LoadedModel {
                         let boxes = raw?.into_iter().filter_map(|r| {
                             let seen = if flip { r.xyxy.flip_horizontal(content_width) } else { r.xyxy };
                             let xyxy = box_on_film(&seen, film)?;
-                            Some(Detection { label: *findings.get(r.class)?, score: r.score, xyxy })
+                            Some(Detection { label: classes.get(r.class)?.clone(), score: r.score, xyxy })
                         });
                         Ok(ModelOutput::Boxes(vec![boxes.collect()]))
                     })

@@ -6,15 +6,15 @@
 //!   xmax, ymax` in film px, as in the data set's annotation files.
 //! - **COCO results**: a JSON array of `{"image_id", "category_id", "bbox": [x, y, width, height], "score"}`
 //!   with the boxes after the decision rule. `image_id` is the film's file stem, a string, because that is
-//!   the image id of VinDr-SpineXR; `category_id` is the class index plus one, 1 (disc space narrowing) to
-//!   7 (other lesions), see [`coco_category_id`].
+//!   the image id of VinDr-SpineXR; `category_id` is the index in the list of classes plus one: 1 (disc space
+//!   narrowing) to 7 (other lesions) in that of VinDr-SpineXR.
 //!
 //! A file appears when it is finished, whole.
 
 use crate::InferError;
 use serde::{Deserialize, Serialize};
 use spinexr_core::whole_file::WholeFile;
-use spinexr_core::{Detection, FilmPrediction, Finding};
+use spinexr_core::{ClassList, Detection, FilmPrediction, UnknownLabel};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -75,28 +75,26 @@ pub struct CocoResult {
     pub score: f32,
 }
 
-/// COCO category id of a finding: its class index plus one.
-pub const fn coco_category_id(finding: Finding) -> u32 {
-    finding.index() as u32 + 1
-}
-
 /// A results file in the making; films are added as they come.
 #[derive(Debug)]
 pub struct ResultsWriter {
     format: ResultsFormat,
+    classes: ClassList,
     path: PathBuf,
     file: WholeFile,
     entries: usize,
 }
 
 impl ResultsWriter {
-    /// Begins the file `path`. Nothing is seen there until [`ResultsWriter::finish`].
+    /// Begins the file `path`. Nothing is seen there until [`ResultsWriter::finish`]. The place of a label in
+    /// `classes` gives its number in the COCO form.
     ///
     /// # Errors
     /// The folder does not exist or cannot be written to.
-    pub fn create(path: &Path, format: ResultsFormat) -> Result<Self, InferError> {
+    pub fn create(path: &Path, format: ResultsFormat, classes: &ClassList) -> Result<Self, InferError> {
         let file = WholeFile::create(path).map_err(InferError::io(path, "create a file here"))?;
-        let mut writer = Self { format, path: path.to_owned(), file, entries: 0 };
+        let (path, classes) = (path.to_owned(), classes.clone());
+        let mut writer = Self { format, classes, path, file, entries: 0 };
         match format {
             ResultsFormat::Jsonl => {}
             ResultsFormat::Csv => writer.put(&csv_row(&CSV_COLUMNS.map(str::to_owned)))?,
@@ -108,7 +106,7 @@ impl ResultsWriter {
     /// Adds a film.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, or the COCO form has no number for a label.
     pub fn add(&mut self, film: &FilmPrediction) -> Result<(), InferError> {
         match self.format {
             ResultsFormat::Jsonl => {
@@ -118,7 +116,9 @@ impl ResultsWriter {
             }
             ResultsFormat::Csv => csv_rows(film).iter().try_for_each(|row| self.put(&csv_row(row))),
             ResultsFormat::Coco => {
-                for entry in coco_results(film) {
+                let entries = coco_results(film, &self.classes)
+                    .map_err(|source| InferError::UnknownLabel { image: film.image.clone(), source })?;
+                for entry in entries {
                     self.put(if self.entries == 0 { b"\n" } else { b",\n" })?;
                     self.put(&to_json(&entry))?;
                     self.entries += 1;
@@ -149,8 +149,13 @@ impl ResultsWriter {
 ///
 /// # Errors
 /// As [`ResultsWriter`].
-pub fn write_results(path: &Path, format: ResultsFormat, films: &[FilmPrediction]) -> Result<(), InferError> {
-    let mut writer = ResultsWriter::create(path, format)?;
+pub fn write_results(
+    path: &Path,
+    format: ResultsFormat,
+    classes: &ClassList,
+    films: &[FilmPrediction],
+) -> Result<(), InferError> {
+    let mut writer = ResultsWriter::create(path, format, classes)?;
     for film in films {
         writer.add(film)?;
     }
@@ -158,14 +163,19 @@ pub fn write_results(path: &Path, format: ResultsFormat, films: &[FilmPrediction
 }
 
 /// The COCO results of a film: its boxes after the decision rule.
-pub fn coco_results(film: &FilmPrediction) -> Vec<CocoResult> {
+///
+/// # Errors
+/// [`UnknownLabel`] for a box of a class that is not of `classes`.
+pub fn coco_results(film: &FilmPrediction, classes: &ClassList) -> Result<Vec<CocoResult>, UnknownLabel> {
     film.boxes
         .iter()
-        .map(|b| CocoResult {
-            image_id: film.image.clone(),
-            category_id: coco_category_id(b.label),
-            bbox: [b.xyxy.x1, b.xyxy.y1, b.xyxy.width(), b.xyxy.height()],
-            score: b.score,
+        .map(|b| {
+            Ok(CocoResult {
+                image_id: film.image.clone(),
+                category_id: classes.index(&b.label)? as u32 + 1,
+                bbox: [b.xyxy.x1, b.xyxy.y1, b.xyxy.width(), b.xyxy.height()],
+                score: b.score,
+            })
         })
         .collect()
 }
@@ -174,7 +184,7 @@ pub fn coco_results(film: &FilmPrediction) -> Vec<CocoResult> {
 /// others in the same order, so one walk along both finds them.
 pub fn kept_boxes(film: &FilmPrediction) -> Vec<(Detection, bool)> {
     let mut after = film.boxes.iter().peekable();
-    film.boxes_before_gate.iter().map(|b| (*b, after.next_if(|kept| *kept == b).is_some())).collect()
+    film.boxes_before_gate.iter().map(|b| (b.clone(), after.next_if(|kept| *kept == b).is_some())).collect()
 }
 
 fn csv_rows(film: &FilmPrediction) -> Vec<[String; CSV_COLUMNS.len()]> {
@@ -225,12 +235,16 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 mod tests {
     use super::*;
     use spinexr_core::prediction::Timings;
-    use spinexr_core::{BoxXyxy, FilmFacts, Gate};
+    use spinexr_core::{BoxXyxy, FilmFacts, Finding, Gate};
     use std::collections::BTreeMap;
     use std::fs;
 
     fn film(image: &str) -> FilmPrediction {
-        let found = |label, score, x| Detection { label, score, xyxy: BoxXyxy::new(x, 20.5, x + 30.0, 60.0) };
+        let found = |f: Finding, score, x| Detection {
+            label: f.label(),
+            score,
+            xyxy: BoxXyxy::new(x, 20.5, x + 30.0, 60.0),
+        };
         let mut film = FilmPrediction {
             image: image.to_owned(),
             study: "a, \"study\"".to_owned(),
@@ -262,7 +276,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.jsonl");
         let films = [film("a"), film("b")];
-        write_results(&path, ResultsFormat::Jsonl, &films).unwrap();
+        write_results(&path, ResultsFormat::Jsonl, &ClassList::vindr(), &films).unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let read: Vec<FilmPrediction> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -273,7 +287,7 @@ mod tests {
     fn csv_has_a_row_for_the_film_and_one_for_each_box() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.csv");
-        write_results(&path, ResultsFormat::Csv, &[film("a"), film("b")]).unwrap();
+        write_results(&path, ResultsFormat::Csv, &ClassList::vindr(), &[film("a"), film("b")]).unwrap();
         let mut reader = csv::Reader::from_path(&path).unwrap();
         assert_eq!(reader.headers().unwrap().iter().collect::<Vec<_>>(), CSV_COLUMNS);
         let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
@@ -293,20 +307,23 @@ mod tests {
     fn coco_results_have_gated_boxes_with_width_and_height() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("coco.json");
-        write_results(&path, ResultsFormat::Coco, &[film("a"), film("b")]).unwrap();
+        write_results(&path, ResultsFormat::Coco, &ClassList::vindr(), &[film("a"), film("b")]).unwrap();
         let results: Vec<CocoResult> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(results.len(), 4);
         assert_eq!(results[0].bbox, [10.0, 20.5, 30.0, 39.5]);
         assert_eq!(results[0].category_id, 5);
         assert_eq!((results[1].category_id, results[1].score), (7, 0.5));
         assert_eq!(results[3].image_id, "b");
+        let cells = ClassList::from_names(["RBC"]).unwrap();
+        let error = write_results(&path, ResultsFormat::Coco, &cells, &[film("a")]).unwrap_err().to_string();
+        assert_eq!(error, r#"film a: unknown class "Surgical implant"; expected one of: RBC"#);
     }
 
     #[test]
     fn no_film_is_still_a_file_that_parses() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("coco.json");
-        write_results(&path, ResultsFormat::Coco, &[]).unwrap();
+        write_results(&path, ResultsFormat::Coco, &ClassList::vindr(), &[]).unwrap();
         let results: Vec<CocoResult> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         assert!(results.is_empty());
     }

@@ -6,7 +6,8 @@ use crate::label_layout::place_labels;
 use crate::lettering::{Area, Colour, TypeSize, fill, frame, write_line};
 use image::imageops::{FilterType, resize};
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
-use spinexr_core::{Annotation, BoxXyxy, Detection, FilmPrediction, Finding, whole_file};
+use sha2::{Digest, Sha256};
+use spinexr_core::{Annotation, BoxXyxy, Detection, FilmPrediction, Finding, Label, whole_file};
 use spinexr_dicom::{Display, Radiograph};
 use std::io::Cursor;
 use std::path::Path;
@@ -60,17 +61,34 @@ const BELOW: Colour = Rgb([170, 196, 224]);
 const AMBER: Colour = Rgb([255, 196, 61]);
 
 /// The colour of a class: bright enough for a dark film and told apart by colour-blind readers too
-/// (after the palette of Okabe and Ito, its two dark hues lightened).
-pub const fn class_colour(finding: Finding) -> [u8; 3] {
-    match finding {
-        Finding::DiscSpaceNarrowing => [86, 180, 233],
-        Finding::ForaminalStenosis => [64, 201, 162],
-        Finding::Osteophytes => [240, 228, 66],
-        Finding::Spondylolysthesis => [255, 128, 48],
-        Finding::SurgicalImplant => [138, 158, 255],
-        Finding::VertebralCollapse => [238, 136, 196],
-        Finding::OtherLesions => [230, 170, 20],
+/// (after the palette of Okabe and Ito, its two dark hues lightened). A class outside the vocabulary of
+/// VinDr-SpineXR has the hue that a hash of its name gives.
+pub fn class_colour(label: &Label) -> [u8; 3] {
+    match Finding::of_label(label) {
+        Some(Finding::DiscSpaceNarrowing) => [86, 180, 233],
+        Some(Finding::ForaminalStenosis) => [64, 201, 162],
+        Some(Finding::Osteophytes) => [240, 228, 66],
+        Some(Finding::Spondylolysthesis) => [255, 128, 48],
+        Some(Finding::SurgicalImplant) => [138, 158, 255],
+        Some(Finding::VertebralCollapse) => [238, 136, 196],
+        Some(Finding::OtherLesions) => [230, 170, 20],
+        None => {
+            let hash = Sha256::digest(label.name());
+            light_hue(u16::from_le_bytes([hash[0], hash[1]]))
+        }
     }
+}
+
+/// A light colour whose hue is `hash` / 65535 of the circle.
+fn light_hue(hash: u16) -> [u8; 3] {
+    let hue = 6.0 * f64::from(hash) / f64::from(u16::MAX);
+    let channel = |shift: f64| {
+        // 1 within a sixth of the circle on both sides of the channel's own hue, falling to 0 over the next sixth.
+        let distance = (hue - shift).rem_euclid(6.0);
+        let share = (2.0 - distance.min(6.0 - distance)).clamp(0.0, 1.0);
+        (96.0 + 159.0 * share).round() as u8
+    };
+    [channel(0.0), channel(2.0), channel(4.0)]
 }
 
 /// The film as an 8-bit picture, as displayed.
@@ -180,7 +198,7 @@ fn draw_boxes(
     }
 
     let mut shown: Vec<Detection> =
-        prediction.boxes.iter().filter(|b| b.score >= options.min_score).copied().collect();
+        prediction.boxes.iter().filter(|b| b.score >= options.min_score).cloned().collect();
     shown.sort_by(|a, b| b.score.total_cmp(&a.score));
     let areas: Vec<Area> = shown.iter().map(|b| area(&b.xyxy)).collect();
     let names: Vec<String> = shown.iter().map(|b| format!("{} {:.2}", b.label, b.score)).collect();
@@ -194,13 +212,13 @@ fn draw_boxes(
         // A dark edge on both sides keeps the line visible on bright bone.
         frame(picture, own.shrink(-1), 1, INK, None);
         frame(picture, own.shrink(line), 1, INK, None);
-        frame(picture, *own, line, Rgb(class_colour(detection.label)), None);
+        frame(picture, *own, line, Rgb(class_colour(&detection.label)), None);
     }
     for ((detection, name), label) in shown.iter().zip(&names).zip(&labels).rev() {
         fill(picture, *label, INK, 0.82);
         let bar = Area { width: 3, ..*label };
-        fill(picture, bar, Rgb(class_colour(detection.label)), 1.0);
-        write_line(picture, label.x + pad + 1, label.y + 1, name, text, Rgb(class_colour(detection.label)));
+        fill(picture, bar, Rgb(class_colour(&detection.label)), 1.0);
+        write_line(picture, label.x + pad + 1, label.y + 1, name, text, Rgb(class_colour(&detection.label)));
     }
 }
 

@@ -20,13 +20,13 @@ use crate::InferError;
 use crate::bundle::Bundle;
 use crate::engine::Engine;
 use crate::in_order::map_in_order;
-use crate::joint::{decision_of, join_boxes, joint_hash, joint_pixels};
+use crate::joint::{decision_of, join_boxes, joint_classes, joint_hash, joint_pixels};
 use crate::manifest::{Decision, check_method};
 use crate::model::{LoadedModel, ModelOutput, load_models_for};
 use burn::tensor::Device;
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{Detection, FilmFacts, FilmPrediction, Logits, Method, Split, fusion};
+use spinexr_core::{ClassList, Detection, FilmFacts, FilmPrediction, Logits, Method, Split, fusion};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
 use std::collections::BTreeMap;
@@ -79,6 +79,7 @@ pub struct Pipeline {
     input_of: Vec<usize>,
     /// Every distinct policy and input size.
     inputs: Vec<(Policy, InputSize)>,
+    classes: ClassList,
     decision: Option<Decision>,
     method: Method,
     hash: String,
@@ -170,6 +171,7 @@ impl Pipeline {
             model.check_views(&method.tta)?;
         }
         Ok(Self {
+            classes: joint_classes(models.iter().map(LoadedModel::spec))?,
             decision,
             method,
             hash: joint_hash(bundles),
@@ -193,6 +195,12 @@ impl Pipeline {
     /// The models, in the order of the bundles.
     pub fn models(&self) -> &[LoadedModel] {
         &self.models
+    }
+
+    /// The classes of the boxes, in the order of their numbers in results files: those of VinDr-SpineXR where the
+    /// detectors know no other.
+    pub fn classes(&self) -> &ClassList {
+        &self.classes
     }
 
     /// The thresholds in use.

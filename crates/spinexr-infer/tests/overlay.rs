@@ -31,7 +31,7 @@ fn prediction(boxes: Vec<Detection>) -> FilmPrediction {
 }
 
 fn detection(label: Finding, score: f32, xyxy: [f32; 4]) -> Detection {
-    Detection { label, score, xyxy: BoxXyxy::from(xyxy) }
+    Detection { label: label.label(), score, xyxy: BoxXyxy::from(xyxy) }
 }
 
 fn draw(prediction: &FilmPrediction, options: &OverlayOptions) -> RgbImage {
@@ -63,7 +63,7 @@ fn a_box_is_drawn_at_its_place_on_the_film() {
         HEIGHT
     );
     // The label stands above the box, so the left, right and lower edges of the colour are the box's.
-    let [x1, y1, x2, y2] = extent(&picture, class_colour(label)).unwrap();
+    let [x1, y1, x2, y2] = extent(&picture, class_colour(&label.label())).unwrap();
     assert_eq!((x1, x2, y2), (100, 699, film_top + 899));
     assert!(y1 < film_top + 500 && y1 > film_top + 440, "the label's bar is above the box: {y1}");
     let inside = picture.get_pixel(400, film_top + 700);
@@ -77,13 +77,13 @@ fn boxes_below_the_display_score_and_dropped_boxes_are_not_drawn() {
     let mut film = prediction(vec![weak, strong]);
     let options = OverlayOptions { min_score: 0.25, ..OverlayOptions::default() };
     let picture = draw(&film, &options);
-    assert!(extent(&picture, class_colour(Finding::Osteophytes)).is_none());
-    assert!(extent(&picture, class_colour(Finding::VertebralCollapse)).is_some());
+    assert!(extent(&picture, class_colour(&Finding::Osteophytes.label())).is_none());
+    assert!(extent(&picture, class_colour(&Finding::VertebralCollapse.label())).is_some());
 
     film.p_abnormal = Some(0.1);
     film.apply_gate(&Gate { c_star: 0.5, keep_score: 0.9 });
     let picture = draw(&film, &options);
-    assert!(extent(&picture, class_colour(Finding::VertebralCollapse)).is_none());
+    assert!(extent(&picture, class_colour(&Finding::VertebralCollapse.label())).is_none());
     let with_dropped = draw(&film, &OverlayOptions { show_dropped: true, ..options });
     assert_ne!(picture, with_dropped);
 }
@@ -112,8 +112,10 @@ fn large_films_are_scaled_down_and_small_ones_up() {
 #[test]
 fn true_boxes_are_dashed_and_white() {
     let film = prediction(vec![]);
-    let truth =
-        vec![Annotation { label: Finding::Osteophytes, xyxy: BoxXyxy::new(200.0, 600.0, 400.0, 800.0) }];
+    let truth = vec![Annotation {
+        label: Finding::Osteophytes.label(),
+        xyxy: BoxXyxy::new(200.0, 600.0, 400.0, 800.0),
+    }];
     let picture = draw(&film, &OverlayOptions { truth, ..OverlayOptions::default() });
     let plain = draw(&film, &OverlayOptions::default());
     let top = (0..plain.height()).find(|&y| plain.get_pixel(0, y).0 == [90; 3]).unwrap();

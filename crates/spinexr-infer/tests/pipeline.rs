@@ -80,7 +80,7 @@ fn the_gate_is_applied() {
     }
     for film in with(1.0, 0.01) {
         let best: Vec<_> =
-            film.boxes_before_gate.iter().filter(|b| f64::from(b.score) >= 0.01).copied().collect();
+            film.boxes_before_gate.iter().filter(|b| f64::from(b.score) >= 0.01).cloned().collect();
         assert_eq!(film.boxes, best);
     }
 }

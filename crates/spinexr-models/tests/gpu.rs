@@ -21,7 +21,10 @@ use spinexr_models::densenet::DenseNetConfig;
 use spinexr_models::fpn::{ExtraLevels, FpnConfig};
 use spinexr_models::losses::{bce_with_logits, sigmoid_focal_loss, smooth_l1_loss};
 use spinexr_models::resnet::ResNetConfig;
-use spinexr_models::{DetectConfig, RetinaNetConfig, Target};
+use spinexr_models::{
+    DetectConfig, Detector, EfficientDet, EfficientDetConfig, FasterRcnn, FasterRcnnConfig, RetinaNetConfig,
+    SparseRcnn, SparseRcnnConfig, Target,
+};
 
 use case::gradients;
 use the_gpu::gpu;
@@ -213,6 +216,52 @@ fn retinanet_mini() {
             results.outputs.push((format!("boxes of film {film}"), values));
         }
     });
+}
+
+/// A training step of a detector, and what it finds. `threshold`: so low that untrained weights find boxes.
+fn detector<M: Detector>(case: &str, config: &M::Config, input: [usize; 4]) {
+    let content_px = [(input[2] as f32, input[3] as f32); 2];
+    hold(case, |device, results| {
+        let model = M::init_seeded(config, 9, device);
+        let losses = model.losses(drawn("film", input, device), &content_px, &two_films(), 11);
+        let total = losses.iter().map(|(_, loss)| loss.clone()).reduce(|a, b| a + b).unwrap();
+        let grads = total.backward();
+        losses.into_iter().for_each(|(name, loss)| results.output(name, loss));
+        results.gradients(&model, &grads);
+    });
+    hold(&format!("{case}, boxes"), |device, results| {
+        let model = M::init_seeded(config, 9, device).valid();
+        let film = drawn("film", input, device).without_autodiff();
+        // Untrained scores lie close together; the best are as far apart as drawn weights make them.
+        let detect = DetectConfig { score_threshold: 0.0, max_detections: 5, ..DetectConfig::RETINANET };
+        for (film, found) in model.detect(film, &content_px, &detect).into_iter().enumerate() {
+            let found = found.unwrap();
+            assert_eq!(found.len(), 5);
+            let values: Vec<f32> = found
+                .iter()
+                .flat_map(|d| [d.class as f32, d.score, d.xyxy.x1, d.xyxy.y1, d.xyxy.x2, d.xyxy.y2])
+                .collect();
+            results.outputs.push((format!("boxes of film {film}"), values));
+        }
+    });
+}
+
+#[test]
+fn faster_rcnn_mini() {
+    let config = FasterRcnnConfig::mini().with_num_classes(3);
+    detector::<FasterRcnn>("Faster R-CNN mini, 2×96×64", &config, [2, 1, 96, 64]);
+}
+
+#[test]
+fn sparse_rcnn_mini() {
+    let config = SparseRcnnConfig::mini().with_num_classes(3);
+    detector::<SparseRcnn>("Sparse R-CNN mini, 2×96×64", &config, [2, 1, 96, 64]);
+}
+
+#[test]
+fn efficientdet_mini() {
+    let config = EfficientDetConfig::mini().with_num_classes(3);
+    detector::<EfficientDet>("EfficientDet mini, 2×128×64", &config, [2, 1, 128, 64]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Abnormal or not: binary cross-entropy on the film's logit, AUROC on the validation films.
 //!
-//! Where the experiment asks for it, seven more outputs learn, for every place of the last map, which findings
+//! Where the experiment asks for it, one more output a class learns, for every place of the last map, which findings
 //! are there. "Abnormal" alone says little about what to look for; the boxes say it, at no cost in use (as in
 //! Li et al., arXiv 1711.06373).
 
@@ -8,7 +8,7 @@ use crate::config::ModelConfig;
 use crate::engine::{Task, images};
 use crate::error::TrainError;
 use burn::tensor::{Device, Tensor, TensorData};
-use spinexr_core::{FilmAnnotation, Finding};
+use spinexr_core::{ClassList, FilmAnnotation};
 use spinexr_data::{Batch, FixedBatches};
 use spinexr_eval::{LabelledScores, roc};
 use spinexr_models::weights::{self, StateDict, Strictness};
@@ -28,8 +28,8 @@ pub(crate) struct Classification;
 impl Task for Classification {
     type Model = DenseNet;
 
-    fn init(config: &ModelConfig, seed: u64, device: &Device) -> Option<DenseNet> {
-        let model = config.densenet()?.init_seeded(seed, device);
+    fn init(config: &ModelConfig, classes: usize, seed: u64, device: &Device) -> Option<DenseNet> {
+        let model = config.densenet(classes)?.init_seeded(seed, device);
         if config.finding_loss.is_none() {
             return Some(model);
         }
@@ -55,11 +55,13 @@ impl Task for Classification {
         let mut parts = vec![("bce", bce)];
         if let Some(weight) = config.finding_loss {
             let [_, _, h, w] = features.dims();
-            let targets = findings_by_place(batch, h, w);
+            let places = model.classify_places(features); // [N, h * w, 1 + K]
+            let [_, _, outputs] = places.dims();
+            let targets = findings_by_place(batch, outputs - 1, h, w);
             let positive = count_to_divide_by(targets.iter().map(|&t| f64::from(t)).sum());
-            let shape = [batch.n, h * w, Finding::COUNT];
+            let shape = [batch.n, h * w, outputs - 1];
             let targets = Tensor::from_data(TensorData::new(targets, shape), &device);
-            let places = model.classify_places(features).slice([0..batch.n, 0..h * w, 1..1 + Finding::COUNT]);
+            let places = places.slice([0..batch.n, 0..h * w, 1..outputs]);
             let focal = losses::sigmoid_focal_loss(places, targets, FOCAL_ALPHA, FOCAL_GAMMA).sum();
             parts.push(("findings", focal.mul_scalar(weight / positive)));
         }
@@ -80,6 +82,7 @@ impl Task for Classification {
         config: &ModelConfig,
         batches: FixedBatches,
         _films: &[FilmAnnotation],
+        _classes: &ClassList,
         device: &Device,
     ) -> Result<BTreeMap<String, Option<f64>>, TrainError> {
         let (mut logits, mut abnormal) = (Vec::new(), Vec::new());
@@ -98,13 +101,13 @@ impl Task for Classification {
 
 // 1 where a finding is, for each place of an `h` × `w` map: its middle lies in the box, or the box's middle in it.
 // [N, h * w, K], row-major.
-fn findings_by_place(batch: &Batch, h: usize, w: usize) -> Vec<f32> {
-    let mut targets = vec![0.0; batch.n * h * w * Finding::COUNT];
+fn findings_by_place(batch: &Batch, k: usize, h: usize, w: usize) -> Vec<f32> {
+    let mut targets = vec![0.0; batch.n * h * w * k];
     let (step_y, step_x) = (batch.height as f32 / h as f32, batch.width as f32 / w as f32);
-    for (film, boxes) in targets.chunks_exact_mut(h * w * Finding::COUNT).zip(&batch.boxes) {
+    for (film, boxes) in targets.chunks_exact_mut(h * w * k).zip(&batch.boxes) {
         for b in boxes {
             let (middle_x, middle_y) = (0.5 * (b.xyxy.x1 + b.xyxy.x2), 0.5 * (b.xyxy.y1 + b.xyxy.y2));
-            for (place, findings) in film.chunks_exact_mut(Finding::COUNT).enumerate() {
+            for (place, findings) in film.chunks_exact_mut(k).enumerate() {
                 let (x, y) = ((place % w) as f32 * step_x, (place / w) as f32 * step_y);
                 let (cx, cy) = (x + 0.5 * step_x, y + 0.5 * step_y);
                 let inside = b.xyxy.x1 <= cx && cx < b.xyxy.x2 && b.xyxy.y1 <= cy && cy < b.xyxy.y2;
@@ -167,15 +170,15 @@ mod tests {
         // Places of 32 px; the first box is small and inside one, the second covers the middles of two.
         let small = LabelledBox { class: 3, xyxy: BoxXyxy::new(34.0, 2.0, 40.0, 8.0) };
         let tall = LabelledBox { class: 0, xyxy: BoxXyxy::new(5.0, 40.0, 25.0, 90.0) };
-        let targets = findings_by_place(&batch(vec![vec![], vec![small, tall]]), 3, 2);
+        let targets = findings_by_place(&batch(vec![vec![], vec![small, tall]]), 7, 3, 2);
         let ones: Vec<usize> = (0..targets.len()).filter(|&i| targets[i] == 1.0).collect();
-        let at = |place: usize, class: usize| (6 + place) * Finding::COUNT + class;
+        let at = |place: usize, class: usize| (6 + place) * 7 + class;
         assert_eq!(ones, [at(1, 3), at(2, 0), at(4, 0)]);
     }
 
     #[test]
     fn the_outputs_that_only_teach_are_not_kept() {
-        let network = DenseNetConfig::mini_a().with_num_classes(1 + Finding::COUNT);
+        let network = DenseNetConfig::mini_a().with_num_classes(1 + 7);
         let device = Device::flex();
         let teaching = network.init_seeded(3, &device);
         let kept = Classification::kept(weights::state_dict(&teaching));
@@ -191,7 +194,7 @@ mod tests {
         let text = include_str!("../../../configs/demo/densenet_mini_a.toml");
         let experiment = crate::Experiment::parse(text, std::path::Path::new("a.toml"), &[]).unwrap();
         let device = Device::flex();
-        let model = Classification::init(&experiment.model, 1, &device).unwrap();
+        let model = Classification::init(&experiment.model, 7, 1, &device).unwrap();
         let films =
             batch(vec![vec![], vec![LabelledBox { class: 6, xyxy: BoxXyxy::new(1.0, 1.0, 30.0, 30.0) }]]);
         let parts = |config: &ModelConfig, model: &DenseNet| -> Vec<(&str, f32)> {
@@ -209,7 +212,7 @@ mod tests {
         let expected = 2.0 * (miss + rest);
         assert!((f64::from(with[1].1) - expected).abs() < 0.5 * expected, "{with:?}, about {expected}");
         let plain = ModelConfig { finding_loss: None, ..experiment.model.clone() };
-        let without = parts(&plain, &Classification::init(&plain, 1, &device).unwrap());
+        let without = parts(&plain, &Classification::init(&plain, 7, 1, &device).unwrap());
         assert_eq!(without.iter().map(|p| p.0).collect::<Vec<_>>(), ["bce"]);
     }
 

@@ -9,12 +9,11 @@ use crate::ema::EmaConfig;
 use crate::optim::{OptimiserConfig, Rule};
 use crate::schedule::{Decay, Schedule};
 use serde::{Deserialize, Serialize};
-use spinexr_core::Finding;
 use spinexr_data::{AugmentConfig, InputSize, SamplerConfig};
 use spinexr_dicom::Policy;
 use spinexr_models::resnet::NormMode;
 use spinexr_models::weights::sources::Source;
-use spinexr_models::{Architecture, DenseNetConfig, DetectorConfig, Normalisation};
+use spinexr_models::{Architecture, DenseNetConfig, DetectorConfig, Normalisation, Task};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -101,7 +100,7 @@ pub struct ModelConfig {
     /// (the published ones are frozen, which needs pretrained weights).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub norms: Option<NormMode>,
-    /// Weight in a classifier's loss of seven more outputs that say, for each place of the last map, which
+    /// Weight in a classifier's loss of one more output a class that say, for each place of the last map, which
     /// findings are there. They teach the features what to look for and are left out of the weights that are
     /// kept. Absent for none, as in the paper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,19 +164,19 @@ pub struct TrainingConfig {
 }
 
 impl ModelConfig {
-    /// The classifier's measures in training: one logit a film, and one a finding where the loss has them;
-    /// `None` for a detector.
-    pub fn densenet(&self) -> Option<DenseNetConfig> {
+    /// The classifier's measures in training: one logit a film, and one for each of `classes` where the loss has
+    /// them; `None` for a detector.
+    pub fn densenet(&self, classes: usize) -> Option<DenseNetConfig> {
         let net = self.architecture.classifier_config()?;
         let final_relu = self.final_relu.unwrap_or(net.final_relu);
-        let outputs = 1 + if self.finding_loss.is_some() { Finding::COUNT } else { 0 };
+        let outputs = 1 + if self.finding_loss.is_some() { classes } else { 0 };
         Some(net.with_num_classes(outputs).with_in_channels(self.in_channels).with_final_relu(final_relu))
     }
 
-    /// The detector's measures, one class a finding; `None` for a classifier.
-    pub fn detector(&self) -> Option<DetectorConfig> {
+    /// The detector's measures for so many classes; `None` for a classifier.
+    pub fn detector(&self, classes: usize) -> Option<DetectorConfig> {
         let net = self.architecture.detector_config()?;
-        let net = net.with_num_classes(Finding::COUNT).with_in_channels(self.in_channels);
+        let net = net.with_num_classes(classes).with_in_channels(self.in_channels);
         Some(match self.norms {
             Some(norms) => net.with_norms(norms),
             None => net,
@@ -309,11 +308,12 @@ impl Experiment {
         let pairs = model.normalisation.channels();
         check(pairs == channels, "model.normalisation", "as many channels as model.in_channels", pairs)?;
 
-        let applies = model.final_relu.is_none() || model.densenet().is_some();
+        let classifies = model.architecture.task() == Task::Classification;
+        let applies = model.final_relu.is_none() || classifies;
         check(applies, "model.final_relu", "a DenseNet beside it", model.architecture)?;
-        let applies = model.finding_loss.is_none() || model.densenet().is_some();
+        let applies = model.finding_loss.is_none() || classifies;
         check(applies, "model.finding_loss", "a DenseNet beside it", model.architecture)?;
-        let applies = model.norms.is_none() || model.detector().is_some();
+        let applies = model.norms.is_none() || !classifies;
         check(applies, "model.norms", "a detector beside it", model.architecture)?;
         let weight = model.finding_loss.unwrap_or(1.0);
         check(weight > 0.0 && weight.is_finite(), "model.finding_loss", "a number above 0", weight)?;

@@ -42,9 +42,9 @@ fn the_papers_recipe() {
     assert_eq!(e.training.clip, Clip::Value(1.0));
     assert_eq!((e.training.batch_size, e.schedule.total_steps), (32, 10_000));
     assert_eq!(e.schedule.decay, Decay::Steps { milestones: vec![5000, 7500], factor: 0.1 });
-    assert!(!e.model.densenet().unwrap().final_relu, "the paper's head has no ReLU");
-    assert_eq!(e.model.densenet().unwrap().num_classes, 1);
-    assert!(e.model.detector().is_none());
+    assert!(!e.model.densenet(7).unwrap().final_relu, "the paper's head has no ReLU");
+    assert_eq!(e.model.densenet(7).unwrap().num_classes, 1);
+    assert!(e.model.detector(7).is_none());
 }
 
 #[test]
@@ -152,8 +152,8 @@ fn ranges_are_checked_by_key() {
 #[test]
 fn findings_teach_classifiers_only() {
     let with = parse(PAPER, &["model.finding_loss=2"]).unwrap();
-    assert_eq!(with.model.densenet().unwrap().num_classes, 1 + Finding::COUNT);
-    assert_eq!(parse(PAPER, &[]).unwrap().model.densenet().unwrap().num_classes, 1);
+    assert_eq!(with.model.densenet(3).unwrap().num_classes, 1 + 3);
+    assert_eq!(parse(PAPER, &[]).unwrap().model.densenet(3).unwrap().num_classes, 1);
     let detector = ["model.architecture=retinanet_mini", "model.finding_loss=2"];
     let text = message(&PAPER.replace("final_relu = false", ""), &detector);
     assert!(text.starts_with("model.finding_loss: expected a DenseNet beside it"), "{text}");
@@ -164,7 +164,7 @@ fn norms_are_live_or_frozen_in_detectors_only() {
     use spinexr_models::DetectorConfig;
     use spinexr_models::resnet::NormMode;
     let text = PAPER.replace("final_relu = false", "");
-    let norms = |sets: &[&str]| match parse(&text, sets).unwrap().model.detector() {
+    let norms = |sets: &[&str]| match parse(&text, sets).unwrap().model.detector(7) {
         Some(DetectorConfig::RetinaNet(config)) => config.backbone.norm,
         _ => panic!("a RetinaNet"),
     };

@@ -4,8 +4,8 @@ use crate::config::{Experiment, TrainOn};
 use crate::error::TrainError;
 use crate::ranks::Ranks;
 use spinexr_core::progress::OnProgress;
-use spinexr_core::{FilmAnnotation, Split};
-use spinexr_data::{Cache, FilmFailure, HoldOut, ReadyDataset, SplitDataset, split};
+use spinexr_core::{ClassList, FilmAnnotation, Split};
+use spinexr_data::{Cache, DataError, FilmFailure, HoldOut, ReadyDataset, SplitDataset, split};
 use std::sync::Arc;
 
 /// Films ready to train on.
@@ -17,23 +17,27 @@ pub struct TrainData {
     pub train: Vec<FilmAnnotation>,
     /// Films to choose the best weights on.
     pub validation: Vec<FilmAnnotation>,
+    /// The classes of their boxes, in index order.
+    pub classes: ClassList,
     /// The studies that the validation films are of.
     pub hold_out: HoldOut,
     /// Films of the data set that could not be prepared; they are in neither list.
     pub left_out: Vec<FilmFailure>,
-    /// SHA-256 over the ids, annotations and pixels of both lists, and over which is which.
+    /// SHA-256 over the ids, annotations and pixels of both lists, over which is which, and over the classes where
+    /// they are not those of VinDr-SpineXR.
     pub hash: String,
 }
 
 impl TrainData {
-    /// From prepared films, their annotations, the hold-out and the films that could not be prepared.
+    /// From prepared films, their annotations and classes, the hold-out and the films that could not be prepared.
     ///
     /// # Errors
-    /// When a split is empty or a film is not prepared.
+    /// When a split is empty, a film is not prepared, or a box is of a class that is not listed.
     pub fn new(
         cache: Arc<Cache>,
         train: Vec<FilmAnnotation>,
         validation: Vec<FilmAnnotation>,
+        classes: ClassList,
         hold_out: HoldOut,
         left_out: Vec<FilmFailure>,
     ) -> Result<Self, TrainError> {
@@ -48,8 +52,21 @@ impl TrainData {
                 });
             }
         }
-        let hash = crate::state::sha256_hex(&[&cache.data_hash(&train)?, &cache.data_hash(&validation)?]);
-        Ok(Self { cache, train, validation, hold_out, left_out, hash })
+        for film in train.iter().chain(&validation) {
+            for marked in &film.boxes {
+                let unknown = |source| DataError::UnknownLabel { image_id: film.image_id.clone(), source };
+                classes.index(&marked.label).map_err(unknown)?;
+            }
+        }
+        let mut parts = vec![cache.data_hash(&train)?, cache.data_hash(&validation)?];
+        // Runs on the release's classes began before there were others, and go on with the hash they have.
+        if !classes.is_vindr() {
+            let names = classes.labels().iter().map(|label| format!("{label}\n"));
+            parts.push(names.collect());
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let hash = crate::state::sha256_hex(&parts);
+        Ok(Self { cache, train, validation, classes, hold_out, left_out, hash })
     }
 
     /// From a data set that is split and prepared already, with the films that `experiment` trains on.
@@ -65,7 +82,8 @@ impl TrainData {
             train.retain(|film| !film.boxes.is_empty());
         }
         let validation = dataset.annotations(Split::Validation);
-        Self::new(Arc::new(cache), train, validation, ready.hold_out.clone(), ready.left_out.clone())
+        let (hold_out, left_out) = (ready.hold_out.clone(), ready.left_out.clone());
+        Self::new(Arc::new(cache), train, validation, dataset.classes.clone(), hold_out, left_out)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::config::ModelConfig;
 use crate::engine::{Task, images};
 use crate::error::TrainError;
 use burn::tensor::{Device, Tensor};
-use spinexr_core::{BoxXyxy, FilmAnnotation, Finding};
+use spinexr_core::{BoxXyxy, ClassList, FilmAnnotation};
 use spinexr_data::{Batch, FixedBatches};
 use spinexr_eval::coco::{self, BoxSet, DetectedBox, Protocol, TruthBox};
 use spinexr_models::{Detector, Target};
@@ -19,8 +19,8 @@ impl<D: Detector> Task for Detection<D> {
 
     const METRIC: &'static str = "map50";
 
-    fn init(config: &ModelConfig, seed: u64, device: &Device) -> Option<D> {
-        Some(D::init_seeded(D::config_of(&config.detector()?)?, seed, device))
+    fn init(config: &ModelConfig, classes: usize, seed: u64, device: &Device) -> Option<D> {
+        Some(D::init_seeded(D::config_of(&config.detector(classes)?)?, seed, device))
     }
 
     fn loss(
@@ -42,16 +42,18 @@ impl<D: Detector> Task for Detection<D> {
         config: &ModelConfig,
         batches: FixedBatches,
         films: &[FilmAnnotation],
+        classes: &ClassList,
         device: &Device,
     ) -> Result<BTreeMap<String, Option<f64>>, TrainError> {
-        let mut boxes = BoxSet { images: films.len(), classes: Finding::COUNT, ..BoxSet::default() };
+        let mut boxes = BoxSet { images: films.len(), classes: classes.len(), ..BoxSet::default() };
         for (image, film) in films.iter().enumerate() {
-            boxes.truth.extend(film.boxes.iter().map(|b| {
+            for b in &film.boxes {
+                let class = classes.index(&b.label).expect("checked with the films");
                 let xywh = xywh(&b.xyxy);
-                TruthBox { image, class: b.label.index(), xywh, area: xywh[2] * xywh[3], crowd: false }
-            }));
+                boxes.truth.push(TruthBox { image, class, xywh, area: xywh[2] * xywh[3], crowd: false });
+            }
         }
-        let detect = config.detector().expect("a detector is trained").detect_config();
+        let detect = config.detector(classes.len()).expect("a detector is trained").detect_config();
         let mut image = 0;
         for batch in batches {
             let batch = batch?;
@@ -70,10 +72,10 @@ impl<D: Detector> Task for Detection<D> {
                 image += 1;
             }
         }
-        let classes = coco::evaluate(&boxes, &Protocol::all_areas(vec![0.5]));
-        let mut metrics = BTreeMap::from([(Self::METRIC.to_owned(), coco::mean_ap(&classes))]);
-        for (finding, class) in Finding::ALL.into_iter().zip(&classes) {
-            metrics.insert(format!("ap50/{}", finding.code()), class.ap());
+        let results = coco::evaluate(&boxes, &Protocol::all_areas(vec![0.5]));
+        let mut metrics = BTreeMap::from([(Self::METRIC.to_owned(), coco::mean_ap(&results))]);
+        for (label, result) in classes.labels().iter().zip(&results) {
+            metrics.insert(format!("ap50/{}", classes.heading(label)), result.ap());
         }
         Ok(metrics)
     }

@@ -18,7 +18,7 @@ use crate::run_dir::{RunDir, RunState};
 use crate::session::Session;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use spinexr_core::FilmAnnotation;
+use spinexr_core::{ClassList, FilmAnnotation};
 use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
 use spinexr_models::{DetectorConfig, EfficientDet, FasterRcnn, RetinaNet, SparseRcnn};
@@ -86,6 +86,8 @@ pub struct TrainOutcome {
     pub state: RunState,
     /// Hash of the films.
     pub data_hash: String,
+    /// The classes of the films' boxes, in index order.
+    pub classes: ClassList,
     /// The studies held out for validation.
     pub hold_out: HoldOut,
     /// The run's folder.
@@ -99,8 +101,9 @@ pub(crate) trait Task {
     /// Name of the deciding metric; larger is better.
     const METRIC: &'static str;
 
-    /// The model with weights drawn from `seed`; `None` when the architecture is for another task.
-    fn init(config: &ModelConfig, seed: u64, device: &Device) -> Option<Self::Model>;
+    /// The model for so many classes with weights drawn from `seed`; `None` when the architecture is for another
+    /// task.
+    fn init(config: &ModelConfig, classes: usize, seed: u64, device: &Device) -> Option<Self::Model>;
 
     /// Parts of the loss of a batch by name; they are summed. `images`: `[N, C, H, W]`, normalised.
     fn loss(
@@ -121,6 +124,7 @@ pub(crate) trait Task {
         config: &ModelConfig,
         batches: FixedBatches,
         films: &[FilmAnnotation],
+        classes: &ClassList,
         device: &Device,
     ) -> Result<BTreeMap<String, Option<f64>>, TrainError>;
 }

@@ -200,12 +200,14 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         let batches = FixedBatches::new(
             Arc::clone(&self.data.cache),
             films.clone(),
+            &self.data.classes,
             batch_size,
             self.threads,
             PREFETCH,
         )?;
         let model = self.evaluated_model();
-        let mut others = T::evaluate(&model, &self.experiment.model, batches, films, &self.device)?;
+        let mut others =
+            T::evaluate(&model, &self.experiment.model, batches, films, &self.data.classes, &self.device)?;
         let metric = others.remove(T::METRIC).flatten();
         let evaluation = Evaluation { step: self.step, metric_name: T::METRIC.to_owned(), metric, others };
 
@@ -244,6 +246,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
         Ok(Loader::new(LoaderConfig {
             cache: Arc::clone(&self.data.cache),
             films: self.data.train.clone(),
+            classes: self.data.classes.clone(),
             sampler,
             augment: experiment.augment.clone(),
             batch_size: experiment.training.batch_size,
@@ -273,6 +276,7 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             steps: self.step,
             state,
             data_hash: self.data.hash.clone(),
+            classes: self.data.classes.clone(),
             hold_out: self.data.hold_out.clone(),
             run: self.run,
         })

@@ -42,8 +42,9 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             None
         };
         let device = options.device;
-        let model = T::init(&experiment.model, experiment.seed, &device.clone().autodiff())
-            .expect("the architecture's own task was chosen");
+        let model =
+            T::init(&experiment.model, data.classes.len(), experiment.seed, &device.clone().autodiff())
+                .expect("the architecture's own task was chosen");
         let model = match (&checkpoint, &experiment.model.initial) {
             (None, Some(initial)) => initial::load(model, initial)?,
             _ => model,

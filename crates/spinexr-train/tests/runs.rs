@@ -200,11 +200,11 @@ fn memorises_four_films(architecture: &str) {
         "augment.brightness=0.0",
     ];
     let experiment = experiment(architecture, dir.path(), &sets);
-    let TrainData { cache, train: films, hold_out, .. } = films(dir.path(), &experiment);
+    let TrainData { cache, train: films, classes, hold_out, .. } = films(dir.path(), &experiment);
     // Shown and asked for the same four.
     let four: Vec<_> = films.into_iter().filter(|film| film.abnormal).take(4).collect();
     assert_eq!(four.len(), 4);
-    let data = TrainData::new(cache, four.clone(), four, hold_out, vec![]).unwrap();
+    let data = TrainData::new(cache, four.clone(), four, classes, hold_out, vec![]).unwrap();
     let mut losses = Vec::new();
     let options = TrainOptions {
         out: dir.path().join("run"),
@@ -304,8 +304,8 @@ fn a_run_is_never_overwritten_nor_resumed_as_another() {
 
     let mut fewer = data.clone();
     fewer.train.pop();
-    let TrainData { cache, train, validation, hold_out, .. } = fewer;
-    let fewer = TrainData::new(cache, train, validation, hold_out, vec![]).unwrap();
+    let TrainData { cache, train, validation, classes, hold_out, .. } = fewer;
+    let fewer = TrainData::new(cache, train, validation, classes, hold_out, vec![]).unwrap();
     let films_differ = run(&experiment_a, &fewer, &out, true, None).unwrap_err();
     assert!(matches!(films_differ, TrainError::DataDiffers { .. }), "{films_differ}");
 

@@ -381,9 +381,10 @@ fn performance(report: &RunReport) -> String {
     for name in report.detector_names() {
         let row = &report.detection[name];
         let _ = writeln!(text, "| mAP@0.5, {name} | {} | {} |", share(row.map50), interval(row.map50_ci));
-        for (label, ap) in &row.ap50 {
-            let ci = row.ap50_ci.get(label).copied().flatten();
-            let _ = writeln!(text, "| AP@0.5, {name}, {label} | {} | {} |", share(*ap), interval(ci));
+        for label in report.classes.labels() {
+            let (ap, ci) =
+                (row.ap50.get(label).copied().flatten(), row.ap50_ci.get(label).copied().flatten());
+            let _ = writeln!(text, "| AP@0.5, {name}, {label} | {} | {} |", share(ap), interval(ci));
         }
     }
     text.trim_end().to_owned()

@@ -3,13 +3,13 @@
 
 use crate::console::{percent, table};
 use anyhow::{Context, Result, bail};
-use spinexr_core::{FilmPrediction, Finding, Split, whole_file};
+use spinexr_core::{FilmPrediction, Split, whole_file};
 use spinexr_data::{Dataset, vindr};
 use spinexr_dicom::{ReadOptions, read_film};
 use spinexr_eval::report::{self, ReportFile, Thumbnail};
 use spinexr_eval::run::{Protocol, RunOptions, RunReport, ThresholdSource};
 use spinexr_eval::threshold::by_split;
-use spinexr_eval::{Predictions, Test, Validation, evaluate_run};
+use spinexr_eval::{Predictions, Test, Validation, evaluate_run, records};
 use spinexr_infer::{Explainer, evidence_picture};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -17,12 +17,14 @@ use std::path::Path;
 /// Longer side of a film in the report's gallery, px.
 const THUMBNAIL_SIDE_PX: u32 = 520;
 
-/// The annotated films that `films` predict, each in the split its record names, boxes clipped to the film.
+/// Predictions, and the annotated films that they are of, each in the split its record names, boxes clipped to the
+/// film. Labels of the predictions are of the annotations' classes.
 ///
 /// All test films of the data set are there, predicted or not, so that a film left out is noticed.
-pub fn annotations_for(dir: &Path, films: &[FilmPrediction]) -> Result<Dataset> {
-    let mut dataset =
-        vindr::read(dir).with_context(|| format!("reading the annotations in {}", dir.display()))?;
+pub fn read(predictions: &Path, annotations: &Path) -> Result<(Vec<FilmPrediction>, Dataset)> {
+    let mut dataset = vindr::read(annotations)
+        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
+    let films = records::read_of_classes(predictions, &dataset.classes)?;
     let predicted: HashMap<&str, &FilmPrediction> = films.iter().map(|f| (f.image.as_str(), f)).collect();
     refuse_leak(&dataset, &predicted)?;
     dataset.films.retain_mut(|film| match predicted.get(film.annotation.image_id.as_str()) {
@@ -37,7 +39,7 @@ pub fn annotations_for(dir: &Path, films: &[FilmPrediction]) -> Result<Dataset> 
         let prediction = predicted.get(film.annotation.image_id.as_str())?;
         Some((prediction.height_px, prediction.width_px))
     });
-    Ok(dataset)
+    Ok((films, dataset))
 }
 
 /// No study that the data set tests on has films in its training part too.
@@ -80,6 +82,7 @@ pub fn evaluate(
             parts.without[0].image
         );
     }
+    let options = &RunOptions { classes: dataset.classes.clone(), ..options.clone() };
     let annotations = dataset.annotations(Split::Validation);
     let validation = Predictions::<Validation>::new(parts.validation)?;
     let source = match options.protocol {
@@ -110,14 +113,15 @@ pub fn tables(report: &RunReport) -> String {
         })
         .collect();
     let mut header = vec!["detector"];
-    header.extend(Finding::ALL.iter().map(|f| f.code()));
+    let labels = report.classes.labels();
+    header.extend(labels.iter().map(|label| report.classes.heading(label)));
     header.push("mAP@0.5");
     let detection: Vec<Vec<String>> = report
         .detection
         .iter()
         .map(|(name, row)| {
             let mut cells = vec![name.clone()];
-            cells.extend(Finding::ALL.iter().map(|f| percent(row.ap50.get(f).copied().flatten())));
+            cells.extend(labels.iter().map(|label| percent(row.ap50.get(label).copied().flatten())));
             cells.push(percent(row.map50));
             cells
         })

@@ -97,7 +97,7 @@ pub fn bundle(experiment: &Experiment, outcome: &TrainOutcome, demonstration: bo
         task,
         classes: match task {
             Task::Classification => vec!["abnormal".to_owned()],
-            Task::Detection => ModelSpec::all_findings(),
+            Task::Detection => outcome.classes.labels().iter().map(|label| label.name().to_owned()).collect(),
         },
         in_channels: model.in_channels,
         final_relu: model.final_relu,
@@ -106,7 +106,7 @@ pub fn bundle(experiment: &Experiment, outcome: &TrainOutcome, demonstration: bo
         hold_out: Some(outcome.hold_out.clone()),
         input: model.input,
         normalisation: model.normalisation.clone(),
-        detect: model.detector().map(|config| config.detect_config()),
+        detect: model.detector(outcome.classes.len()).map(|config| config.detect_config()),
     };
     let info = BundleInfo {
         name: experiment.name.clone(),

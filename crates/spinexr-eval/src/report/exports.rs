@@ -7,7 +7,8 @@ use super::{ReportFile, number, percent, tables};
 use crate::compare::{CompareReport, Summary};
 use crate::intervals::Interval;
 use crate::run::RunReport;
-use spinexr_core::Finding;
+use spinexr_core::Label;
+use std::collections::BTreeMap;
 
 /// Tables of one run: the paper's two, and the subgroups.
 pub fn table_files(report: &RunReport) -> Vec<ReportFile> {
@@ -146,16 +147,14 @@ fn operating_points(report: &RunReport) -> [ReportFile; 2] {
 
 fn detection(report: &RunReport) -> [ReportFile; 2] {
     let names = report.detector_names();
-    let classes = Finding::ALL;
+    let classes = report.classes.labels();
     let mut header = vec!["detector".to_owned(), "class".to_owned()];
     header.extend(["ap50", "ap50_low", "ap50_high", "ap_20_50", "recall50", "voc_ap50"].map(str::to_owned));
     let rows = names.iter().flat_map(|name| {
         let row = &report.detection[*name];
         let of_class = classes.iter().map(move |class| {
             let [low, high] = ends(row.ap50_ci.get(class).copied().flatten());
-            let of = |values: &std::collections::BTreeMap<Finding, Option<f64>>| {
-                share(values.get(class).copied().flatten())
-            };
+            let of = |values: &BTreeMap<Label, Option<f64>>| share(values.get(class).copied().flatten());
             let values = [of(&row.ap50), low, high, of(&row.ap_20_50), of(&row.recall50), of(&row.voc_ap50)];
             [vec![(*name).to_owned(), class.to_string()], values.to_vec()].concat()
         });
@@ -169,7 +168,7 @@ fn detection(report: &RunReport) -> [ReportFile; 2] {
     let csv = csv("detection", &header_names, rows);
 
     let mut header = vec!["Detector".to_owned()];
-    header.extend(classes.iter().map(|class| tex(class.code())));
+    header.extend(classes.iter().map(|class| tex(report.classes.heading(class))));
     header.push("mAP@0.5".to_owned());
     let rows = names.iter().map(|name| {
         let row = &report.detection[*name];
@@ -178,14 +177,18 @@ fn detection(report: &RunReport) -> [ReportFile; 2] {
         cells.push(format!("{} {}", percent(row.map50), tex_interval(row.map50_ci)));
         (cells, *name == "framework")
     });
-    let key: Vec<String> =
-        classes.iter().map(|class| format!("{} {}", tex(class.code()), tex(class.name()))).collect();
+    // Headings that are codes are explained.
+    let codes = classes.iter().map(|class| (report.classes.heading(class), class.name()));
+    let key: Vec<String> = codes
+        .filter(|(heading, name)| heading != name)
+        .map(|(heading, name)| format!("{} {}", tex(heading), tex(name)))
+        .collect();
+    let key = if key.is_empty() { String::new() } else { format!(" ({})", key.join(", ")) };
     let caption = format!(
-        "Average precision at IoU 0.5 on {} test films of {} studies, in percent: {}. Interval of the mean: 95\\,\\% \
+        "Average precision at IoU 0.5 on {} test films of {} studies, in percent{key}. Interval of the mean: 95\\,\\% \
          bootstrap of studies.{}",
         report.counts.test.films,
         report.counts.test.studies,
-        key.join(", "),
         synthetic(report)
     );
     [csv, latex("detection", &caption, &header, rows)]
@@ -354,8 +357,8 @@ fn tests(report: &CompareReport) -> [ReportFile; 2] {
             format!("{} -- {}", tex(&test.first), tex(&test.second)),
             tex(test.kind.name()),
             format!("{} {}", percent(Some(test.difference)), tex_interval(test.interval)),
-            super::p_value(test.p),
-            super::p_value(test.p_adjusted),
+            super::p_value(test.p).replace('<', "$<$"),
+            super::p_value(test.p_adjusted).replace('<', "$<$"),
         ];
         (cells, false)
     });

@@ -1,11 +1,11 @@
 //! The report's figures: ROC, probabilities, precision–recall by class, FROC, training.
 
 use super::plot::{Axis, Corner, Mark, Plot, Scale, Series};
-use super::{escape, number, percent};
+use super::{code, escape, number, percent};
 use crate::decision_curve::NetBenefit;
 use crate::froc::FALSE_ALARMS_PER_FILM;
 use crate::run::{LossCurve, RunReport, ScoreHistogram};
-use spinexr_core::Finding;
+use spinexr_core::Label;
 use std::fmt::Write;
 
 /// ROC of every classifier, the ensemble thick.
@@ -176,11 +176,11 @@ pub(super) fn histogram(h: &ScoreHistogram, c_star: Option<f64>) -> String {
 }
 
 /// One small precision–recall plot a class, with the detector and the framework.
-pub(super) fn precision_recall_plots(report: &RunReport) -> Vec<(Finding, Plot)> {
+pub(super) fn precision_recall_plots(report: &RunReport) -> Vec<(&Label, Plot)> {
     let names = report.detector_names();
-    let plot = |finding: Finding| {
+    let plot = |label: &Label| {
         let series = names.iter().rev().enumerate().filter_map(|(style, &name)| {
-            let precision = report.curves.detection_pr.get(name)?.get(&finding)?.as_ref()?;
+            let precision = report.curves.detection_pr.get(name)?.get(label)?.as_ref()?;
             let last = (precision.len() - 1) as f64;
             // Beyond the recall that is reached precision is 0; the line ends there.
             let reached = precision.iter().rposition(|&p| p > 0.0).map_or(0, |i| i + 1);
@@ -194,7 +194,7 @@ pub(super) fn precision_recall_plots(report: &RunReport) -> Vec<(Finding, Plot)>
             })
         });
         let series: Vec<Series> = series.collect();
-        let boxes = report.counts.test.boxes.get(&finding).copied().unwrap_or(0);
+        let boxes = report.counts.test.boxes.get(label).copied().unwrap_or(0);
         let empty = if boxes == 0 {
             Some("n/a: no box to find".to_owned())
         } else if series.iter().all(|s| s.points.is_empty()) {
@@ -203,7 +203,7 @@ pub(super) fn precision_recall_plots(report: &RunReport) -> Vec<(Finding, Plot)>
             None
         };
         Plot {
-            description: format!("Precision–recall curve for {finding}"),
+            description: format!("Precision–recall curve for {label}"),
             size: [300.0, 240.0],
             x: Axis::share("Recall", 2),
             y: Axis::share("Precision", 2),
@@ -213,23 +213,24 @@ pub(super) fn precision_recall_plots(report: &RunReport) -> Vec<(Finding, Plot)>
             empty,
         }
     };
-    Finding::ALL.into_iter().map(|finding| (finding, plot(finding))).collect()
+    report.classes.labels().iter().map(|label| (label, plot(label))).collect()
 }
 
 /// The plots of [`precision_recall_plots`] side by side.
 pub(super) fn precision_recall(report: &RunReport) -> String {
     let mut out = String::from(r#"<div class="panels">"#);
-    for (finding, plot) in precision_recall_plots(report) {
-        let boxes = report.counts.test.boxes.get(&finding).copied().unwrap_or(0);
+    for (label, plot) in precision_recall_plots(report) {
+        let boxes = report.counts.test.boxes.get(label).copied().unwrap_or(0);
         let aps: Vec<String> = report
             .detector_names()
             .iter()
-            .map(|&n| percent(report.detection[n].ap50.get(&finding).copied().flatten()))
+            .map(|&n| percent(report.detection[n].ap50.get(label).copied().flatten()))
             .collect();
         let _ = write!(
             out,
-            r#"<figure class="panel"><figcaption><b>{finding}</b> <span class="muted">{}<br>{boxes} box{} · AP {}</span></figcaption>{}</figure>"#,
-            finding.code(),
+            r#"<figure class="panel"><figcaption><b>{}</b> <span class="muted">{}<br>{boxes} box{} · AP {}</span></figcaption>{}</figure>"#,
+            escape(label.name()),
+            code(&report.classes, label).unwrap_or_default(),
             if boxes == 1 { "" } else { "es" },
             aps.join(" → "),
             plot.svg()

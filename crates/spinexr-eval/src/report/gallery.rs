@@ -4,7 +4,7 @@ use super::{escape, number};
 use crate::run::{Case, CaseKind, RunReport};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use spinexr_core::{BoxXyxy, Finding};
+use spinexr_core::{BoxXyxy, Finding, Label};
 use std::fmt::Write;
 
 /// A small picture of a film.
@@ -24,17 +24,22 @@ pub struct Thumbnail {
     pub evidence: Option<Vec<u8>>,
 }
 
-/// A word for the boxes' labels; the full name stands in the caption.
-const fn short(finding: Finding) -> &'static str {
-    match finding {
-        Finding::DiscSpaceNarrowing => "disc",
-        Finding::ForaminalStenosis => "foramen",
-        Finding::Osteophytes => "osteophyte",
-        Finding::Spondylolysthesis => "slip",
-        Finding::SurgicalImplant => "implant",
-        Finding::VertebralCollapse => "collapse",
-        Finding::OtherLesions => "other",
-    }
+/// Characters of a name that the boxes' labels show.
+const SHOWN_CHARACTERS: usize = 12;
+
+/// A word for the boxes' labels, or how the name begins; the full name stands in the caption.
+fn short(label: &Label) -> String {
+    let word = match Finding::of_label(label) {
+        Some(Finding::DiscSpaceNarrowing) => "disc",
+        Some(Finding::ForaminalStenosis) => "foramen",
+        Some(Finding::Osteophytes) => "osteophyte",
+        Some(Finding::Spondylolysthesis) => "slip",
+        Some(Finding::SurgicalImplant) => "implant",
+        Some(Finding::VertebralCollapse) => "collapse",
+        Some(Finding::OtherLesions) => "other",
+        None => label.name(),
+    };
+    word.chars().take(SHOWN_CHARACTERS).collect()
 }
 
 const KINDS: [(CaseKind, &str, &str); 4] = [
@@ -111,11 +116,11 @@ fn card(case: &Case, report: &RunReport, thumbnail: Option<Thumbnail>) -> String
         draw(marked.xyxy, "found", None);
     }
     for marked in case.marked.iter().filter(|m| !m.found) {
-        draw(marked.xyxy, "missed", Some(short(marked.label).into()));
+        draw(marked.xyxy, "missed", Some(short(&marked.label)));
     }
     for b in &case.boxes {
         let score = format!("{:.2}", b.score);
-        let text = format!("{} {}", short(b.label), score.trim_start_matches('0'));
+        let text = format!("{} {}", short(&b.label), score.trim_start_matches('0'));
         draw(b.xyxy, if b.right { "hit" } else { "false" }, Some(text));
     }
     let labels = labels.svg;
@@ -189,18 +194,20 @@ fn caption(case: &Case, report: &RunReport) -> String {
         }
         (p, _) => format!("p = {}", number(p, 3)),
     };
-    let mut marked: Vec<(Finding, usize, usize)> = Vec::new();
+    let mut marked: Vec<(&Label, usize, usize)> = Vec::new();
     for b in &case.marked {
-        match marked.iter_mut().find(|m| m.0 == b.label) {
+        match marked.iter_mut().find(|m| *m.0 == b.label) {
             Some(m) => {
                 m.1 += 1;
                 m.2 += usize::from(b.found);
             }
-            None => marked.push((b.label, 1, usize::from(b.found))),
+            None => marked.push((&b.label, 1, usize::from(b.found))),
         }
     }
-    let list: Vec<String> =
-        marked.iter().map(|(label, all, found)| format!("{label} {found}/{all} found")).collect();
+    let list: Vec<String> = marked
+        .iter()
+        .map(|(label, all, found)| format!("{} {found}/{all} found", escape(label.name())))
+        .collect();
     let mut out = format!(r#"<figcaption><b>{truth}</b>, {said}"#);
     if !list.is_empty() {
         let _ = write!(out, "<br>{}", list.join(", "));

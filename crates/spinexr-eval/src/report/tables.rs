@@ -1,11 +1,11 @@
 //! The paper's two tables, with the published figures beside them as context only.
 
-use super::{count, escape, number, percent};
+use super::{code, count, escape, number, percent};
 use crate::box_metrics::HitsInBox;
 use crate::error_kinds::ErrorKind;
 use crate::run::{DetectionRow, PREVALENCES, RunReport};
 use crate::threshold::Target;
-use spinexr_core::Finding;
+use spinexr_core::{ClassList, Label};
 use std::fmt::Write;
 
 /// Rows of the paper's classification table that were checked against it: name, AUROC with interval, F1,
@@ -219,25 +219,29 @@ pub(super) fn subgroups(report: &RunReport) -> String {
     out
 }
 
-fn class_header() -> String {
-    Finding::ALL
-        .into_iter()
-        .map(|f| format!(r#"<th scope="col">{}<span class="sub">{}</span></th>"#, f.code(), f.name()))
-        .collect()
+/// A column a class: the code of the paper's table over the name, or the name alone.
+fn class_header(classes: &ClassList) -> String {
+    let column = |label: &Label| {
+        let name = escape(label.name());
+        match code(classes, label) {
+            Some(code) => format!(r#"<th scope="col">{code}<span class="sub">{name}</span></th>"#),
+            None => format!(r#"<th scope="col">{name}</th>"#),
+        }
+    };
+    classes.labels().iter().map(column).collect()
 }
 
-/// Detector | LT2 … LT13 | mAP@0.5.
+/// Detector | a column a class | mAP@0.5; beside the paper's rows where the classes are the paper's.
 pub(super) fn detection(report: &RunReport) -> String {
     let mut out = format!(
         r#"<div class="scroll"><table class="main"><thead><tr><th scope="col">Detector</th>{}<th scope="col">mAP@0.5 (95 % CI)</th></tr></thead><tbody>"#,
-        class_header()
+        class_header(&report.classes)
     );
+    let labels = report.classes.labels();
     for name in report.detector_names() {
         let row = &report.detection[name];
-        let cells: String = Finding::ALL
-            .iter()
-            .map(|f| format!("<td>{}</td>", percent(row.ap50.get(f).copied().flatten())))
-            .collect();
+        let ap50 = |label: &Label| percent(row.ap50.get(label).copied().flatten());
+        let cells: String = labels.iter().map(|label| format!("<td>{}</td>", ap50(label))).collect();
         let _ = write!(
             out,
             r#"<tr{}><th scope="row">{}</th>{cells}<td><b>{}</b> <span class="ci">({})</span></td></tr>"#,
@@ -247,22 +251,23 @@ pub(super) fn detection(report: &RunReport) -> String {
             interval(row.map50_ci)
         );
     }
-    let boxes: String = Finding::ALL
-        .iter()
-        .map(|f| format!("<td>{}</td>", count(report.counts.test.boxes.get(f).copied().unwrap_or(0))))
-        .collect();
+    let marked = |label: &Label| count(report.counts.test.boxes.get(label).copied().unwrap_or(0));
+    let boxes: String = labels.iter().map(|label| format!("<td>{}</td>", marked(label))).collect();
     let all: usize = report.counts.test.boxes.values().sum();
     let _ = write!(
         out,
         r#"<tr class="counts"><th scope="row">boxes marked</th>{boxes}<td>{}</td></tr></tbody>"#,
         count(all)
     );
-    out.push_str(&published_heading(report, 9));
-    for (name, classes, mean) in PUBLISHED_DETECTORS {
-        let cells: String = classes.iter().map(|ap| format!("<td>{ap}</td>")).collect();
-        let _ = write!(out, r#"<tr><th scope="row">{name}</th>{cells}<td>{mean}</td></tr>"#);
+    if report.classes.is_vindr() {
+        out.push_str(&published_heading(report, 9));
+        for (name, classes, mean) in PUBLISHED_DETECTORS {
+            let cells: String = classes.iter().map(|ap| format!("<td>{ap}</td>")).collect();
+            let _ = write!(out, r#"<tr><th scope="row">{name}</th>{cells}<td>{mean}</td></tr>"#);
+        }
+        out.push_str("</tbody>");
     }
-    out.push_str("</tbody></table></div>");
+    out.push_str("</table></div>");
     out
 }
 
@@ -270,13 +275,13 @@ pub(super) fn detection(report: &RunReport) -> String {
 pub(super) fn detection_details(report: &RunReport) -> String {
     let mut out = format!(
         r#"<div class="scroll"><table><thead><tr><th></th>{}<th scope="col">mean</th></tr></thead><tbody>"#,
-        class_header()
+        class_header(&report.classes)
     );
     for name in report.detector_names() {
         let row = &report.detection[name];
-        let intervals: String = Finding::ALL
-            .iter()
-            .map(|f| format!("<td>{}</td>", interval(row.ap50_ci.get(f).copied().flatten())))
+        let labels = || report.classes.labels().iter();
+        let intervals: String = labels()
+            .map(|l| format!("<td>{}</td>", interval(row.ap50_ci.get(l).copied().flatten())))
             .collect();
         let _ = write!(
             out,
@@ -284,17 +289,15 @@ pub(super) fn detection_details(report: &RunReport) -> String {
             escape(name),
             interval(row.map50_ci)
         );
-        let mut line =
-            |what: &str, of: &dyn Fn(&DetectionRow, &Finding) -> Option<f64>, mean: Option<f64>| {
-                let cells: String =
-                    Finding::ALL.iter().map(|f| format!("<td>{}</td>", percent(of(row, f)))).collect();
-                let _ = write!(
-                    out,
-                    r#"<tr><th scope="row">{}, {what}</th>{cells}<td>{}</td></tr>"#,
-                    escape(name),
-                    percent(mean)
-                );
-            };
+        let mut line = |what: &str, of: &dyn Fn(&DetectionRow, &Label) -> Option<f64>, mean: Option<f64>| {
+            let cells: String = labels().map(|l| format!("<td>{}</td>", percent(of(row, l)))).collect();
+            let _ = write!(
+                out,
+                r#"<tr><th scope="row">{}, {what}</th>{cells}<td>{}</td></tr>"#,
+                escape(name),
+                percent(mean)
+            );
+        };
         line("AP at IoU 0.2–0.5", &|r, f| r.ap_20_50.get(f).copied().flatten(), row.map_20_50);
         let mean_recall = crate::coco::mean(row.recall50.values().copied());
         line("recall at IoU 0.5", &|r, f| r.recall50.get(f).copied().flatten(), mean_recall);
@@ -346,10 +349,10 @@ pub(super) fn confusion(report: &RunReport) -> String {
     };
     let mut out = format!(
         r#"<div class="scroll"><table><thead><tr><th scope="col">Marked as</th>{}<th scope="col">nothing</th></tr></thead><tbody>"#,
-        class_header()
+        class_header(&report.classes)
     );
     for (truth, counts) in row.confusion.counts.iter().enumerate() {
-        let name = Finding::from_index(truth).map_or("nothing", Finding::name);
+        let name = report.classes.get(truth).map_or_else(|| "nothing".to_owned(), |l| escape(l.name()));
         let cells: String = counts
             .iter()
             .enumerate()
@@ -392,15 +395,13 @@ pub(super) fn counts(report: &RunReport) -> String {
     let mut out = String::from(
         r#"<div class="scroll"><table><thead><tr><th></th><th scope="col">Films</th><th scope="col">Studies</th><th scope="col">Abnormal</th><th scope="col">Normal</th>"#,
     );
-    for finding in Finding::ALL {
-        let _ = write!(out, r#"<th scope="col">{}<span class="sub">{}</span></th>"#, finding.code(), finding);
-    }
+    out.push_str(&class_header(&report.classes));
     out.push_str("</tr></thead><tbody>");
     for (name, split) in splits {
         let Some(split) = split else { continue };
         let cells: String = [split.films, split.studies, split.abnormal, split.normal]
             .into_iter()
-            .chain(Finding::ALL.iter().map(|f| split.boxes.get(f).copied().unwrap_or(0)))
+            .chain(report.classes.labels().iter().map(|l| split.boxes.get(l).copied().unwrap_or(0)))
             .map(|n| format!("<td>{}</td>", count(n)))
             .collect();
         let _ = write!(out, r#"<tr><th scope="row">{name}</th>{cells}</tr>"#);

@@ -4,7 +4,7 @@ use super::{FOUND_IOU, box_set, regate};
 use crate::coco;
 use crate::threshold::{Predictions, Scorer, Test, Truth};
 use serde::{Deserialize, Serialize};
-use spinexr_core::{BoxXyxy, Detection, Finding, Gate};
+use spinexr_core::{BoxXyxy, Detection, Gate, Label};
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
@@ -23,10 +23,10 @@ pub enum CaseKind {
 }
 
 /// A box of the reader.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MarkedBox {
     /// Class.
-    pub label: Finding,
+    pub label: Label,
     /// Place, film px.
     pub xyxy: BoxXyxy,
     /// A shown box of the same class lies on it at IoU 0.5 or more.
@@ -34,10 +34,10 @@ pub struct MarkedBox {
 }
 
 /// A box of the framework.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShownBox {
     /// Class.
-    pub label: Finding,
+    pub label: Label,
     /// Score.
     pub score: f32,
     /// Place, film px.
@@ -134,12 +134,12 @@ fn assess(test: &Predictions<Test>, truth: &Truth, gate: Option<&Gate>, shown_sc
             kept.iter().partition(|d| f64::from(d.score) >= shown_score);
         let marked: Vec<MarkedBox> = (next_truth..)
             .zip(&annotation.boxes)
-            .map(|(i, b)| MarkedBox { label: b.label, xyxy: b.xyxy, found: found.contains(&i) })
+            .map(|(i, b)| MarkedBox { label: b.label.clone(), xyxy: b.xyxy, found: found.contains(&i) })
             .collect();
         let boxes: Vec<ShownBox> = (next_box..)
             .zip(shown)
             .map(|(i, d)| ShownBox {
-                label: d.label,
+                label: d.label.clone(),
                 score: d.score,
                 xyxy: d.xyxy,
                 right: right.contains(&i),

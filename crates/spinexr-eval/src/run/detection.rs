@@ -9,36 +9,36 @@ use crate::froc::{self, Froc};
 use crate::intervals::{BootstrapOptions, Interval};
 use crate::threshold::{Part, Predictions, Scorer, Truth};
 use serde::{Deserialize, Serialize};
-use spinexr_core::{BoxXyxy, Detection, FilmPrediction, Finding, Gate};
+use spinexr_core::{BoxXyxy, ClassList, Detection, FilmPrediction, Gate, Label};
 use std::collections::BTreeMap;
 
 /// A detector alone, or the framework (its boxes after the gate). Shares lie in `[0, 1]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DetectionRow {
     /// AP at IoU 0.5 by class; `None` for a class without a marked box.
-    pub ap50: BTreeMap<Finding, Option<f64>>,
+    pub ap50: BTreeMap<Label, Option<f64>>,
     /// Mean of them over the classes that have one.
     pub map50: Option<f64>,
     /// 95 % interval of the mean, bootstrap of studies.
     pub map50_ci: Option<Interval>,
     /// 95 % intervals of `ap50`, bootstrap of studies.
-    pub ap50_ci: BTreeMap<Finding, Option<Interval>>,
+    pub ap50_ci: BTreeMap<Label, Option<Interval>>,
     /// AP averaged over IoU 0.20:0.05:0.50, by class.
-    pub ap_20_50: BTreeMap<Finding, Option<f64>>,
+    pub ap_20_50: BTreeMap<Label, Option<f64>>,
     /// Mean of them over the classes that have one.
     pub map_20_50: Option<f64>,
     /// Share of the marked boxes found at IoU 0.5, whatever the score, by class.
-    pub recall50: BTreeMap<Finding, Option<f64>>,
+    pub recall50: BTreeMap<Label, Option<f64>>,
     /// Proposed boxes.
     pub boxes: usize,
     /// Findings found against false alarms a film, all classes together.
     pub froc: Option<Froc>,
     /// AP at IoU 0.5 as Pascal VOC has it, by class.
-    pub voc_ap50: BTreeMap<Finding, Option<f64>>,
+    pub voc_ap50: BTreeMap<Label, Option<f64>>,
     /// Kinds of mistakes, and what AP@0.5 would gain without each.
     pub errors: Vec<ErrorCost>,
     /// Marked boxes that hold the middle of a shown box of their class, by class.
-    pub hits_in_box: BTreeMap<Finding, HitsInBox>,
+    pub hits_in_box: BTreeMap<Label, HitsInBox>,
     /// Which class is taken for which among the shown boxes, at IoU 0.5; the background last.
     pub confusion: BoxConfusion,
 }
@@ -58,22 +58,22 @@ fn xywh(b: BoxXyxy) -> [f64; 4] {
 }
 
 /// True boxes and proposed boxes of a split, images in the order of their ids. Films that are not annotated
-/// are left out; [`super::evaluate_run`] refuses them.
+/// are left out, and so are proposed boxes of other classes; [`super::evaluate_run`] refuses both.
 pub fn box_set<P: Part>(films: &Predictions<P>, truth: &Truth, gate: Option<&Gate>) -> BoxSet {
-    let mut boxes = BoxSet { classes: Finding::COUNT, ..BoxSet::default() };
+    let classes = truth.classes();
+    let mut boxes = BoxSet { classes: classes.len(), ..BoxSet::default() };
     for (film, annotation) in films.films().filter_map(|f| Some((f, truth.get(&f.image)?))) {
         let image = boxes.images;
         boxes.images += 1;
-        boxes.truth.extend(annotation.boxes.iter().map(|marked| {
+        boxes.truth.extend(annotation.boxes.iter().filter_map(|marked| {
+            let class = classes.index(&marked.label).ok()?;
             let xywh = xywh(marked.xyxy);
             let area = xywh[2] * xywh[3];
-            TruthBox { image, class: marked.label.index(), xywh, area, crowd: false }
+            Some(TruthBox { image, class, xywh, area, crowd: false })
         }));
-        boxes.detections.extend(regate(film, gate).iter().map(|d| DetectedBox {
-            image,
-            class: d.label.index(),
-            xywh: xywh(d.xyxy),
-            score: f64::from(d.score),
+        boxes.detections.extend(regate(film, gate).iter().filter_map(|d| {
+            let class = classes.index(&d.label).ok()?;
+            Some(DetectedBox { image, class, xywh: xywh(d.xyxy), score: f64::from(d.score) })
         }));
     }
     boxes
@@ -104,11 +104,12 @@ impl Studies {
 const MAX_DETECTIONS: usize = 100;
 
 /// Precision at the 101 recall points, by class.
-type PrCurves = BTreeMap<Finding, Option<Vec<f64>>>;
+type PrCurves = BTreeMap<Label, Option<Vec<f64>>>;
 
 /// The row and its precision–recall curves at IoU 0.5; boxes are shown from `shown_score` on.
 pub(super) fn evaluate(
     boxes: &BoxSet,
+    names: &ClassList,
     studies: &Studies,
     shown_score: f64,
     bootstrap: &BootstrapOptions,
@@ -117,30 +118,25 @@ pub(super) fn evaluate(
     let swing = box_bootstrap::resampled_ap(&ranked, bootstrap).summary();
     let classes = coco::evaluate(boxes, &Protocol::all_areas(coco::iou_paper()));
     let half = classes.first().map_or(0, |c| c.by_iou.len() - 1); // the last threshold is 0.5
+    let labels = || names.labels().iter().cloned();
     let by_class = |value: &dyn Fn(&coco::ClassResult) -> Option<f64>| {
-        Finding::ALL.into_iter().zip(&classes).map(|(f, c)| (f, value(c))).collect::<BTreeMap<_, _>>()
+        labels().zip(classes.iter().map(value)).collect::<BTreeMap<_, _>>()
     };
-    let ap50 = by_class(&|c| c.by_iou[half].ap());
-    let ap_20_50 = by_class(&coco::ClassResult::ap);
     let row = DetectionRow {
-        map50: coco::mean(ap50.values().copied()),
+        ap50: by_class(&|c| c.by_iou[half].ap()),
+        map50: coco::mean(classes.iter().map(|c| c.by_iou[half].ap())),
         map50_ci: swing.mean.map(|b| b.interval),
-        ap50_ci: Finding::ALL.into_iter().zip(swing.by_class.iter().map(|b| b.map(|b| b.interval))).collect(),
-        map_20_50: coco::mean(ap_20_50.values().copied()),
+        ap50_ci: labels().zip(swing.by_class.iter().map(|b| b.map(|b| b.interval))).collect(),
+        ap_20_50: by_class(&coco::ClassResult::ap),
+        map_20_50: coco::mean_ap(&classes),
         recall50: by_class(&|c| c.by_iou[half].recall),
         boxes: boxes.detections.len(),
         froc: froc::froc(boxes, FOUND_IOU),
-        voc_ap50: Finding::ALL.into_iter().zip(box_metrics::voc_ap(boxes, FOUND_IOU)).collect(),
+        voc_ap50: labels().zip(box_metrics::voc_ap(boxes, FOUND_IOU)).collect(),
         errors: error_kinds::error_costs(boxes, MAX_DETECTIONS),
-        hits_in_box: Finding::ALL.into_iter().zip(box_metrics::hits_in_box(boxes, shown_score)).collect(),
+        hits_in_box: labels().zip(box_metrics::hits_in_box(boxes, shown_score)).collect(),
         confusion: box_metrics::confusion(boxes, FOUND_IOU, shown_score),
-        ap50,
-        ap_20_50,
     };
-    let curves = Finding::ALL
-        .into_iter()
-        .zip(&classes)
-        .map(|(finding, class)| (finding, class.by_iou[half].precision.clone()))
-        .collect();
+    let curves = labels().zip(classes.iter().map(|class| class.by_iou[half].precision.clone())).collect();
     (row, curves)
 }

@@ -4,7 +4,7 @@ use super::{Case, ClassificationRow, DetectionRow, ScoreHistogram, Subgroups};
 use crate::intervals::BootstrapOptions;
 use crate::threshold::Truth;
 use serde::{Deserialize, Serialize};
-use spinexr_core::{Finding, Gate};
+use spinexr_core::{ClassList, Gate, Label};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which of the two recipes made the result.
@@ -34,6 +34,8 @@ pub struct RunOptions {
     pub title: String,
     /// The recipe.
     pub protocol: Protocol,
+    /// The classes of the boxes, in index order.
+    pub classes: ClassList,
     /// Name of the detector's row; without one, `detector` when the records hold boxes.
     pub detector: Option<String>,
     /// Box score from which a box stays on a film below c*.
@@ -53,11 +55,12 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// The paper's box score and 10,000 resamples, eight films of each kind.
+    /// The classes of VinDr-SpineXR, the paper's box score and 10,000 resamples, eight films of each kind.
     pub fn new(title: &str, protocol: Protocol, seed: u64) -> Self {
         Self {
             title: title.into(),
             protocol,
+            classes: ClassList::vindr(),
             detector: None,
             keep_score: Gate::PAPER_KEEP_SCORE,
             bootstrap: BootstrapOptions::paper(seed),
@@ -156,14 +159,15 @@ pub struct SplitCounts {
     /// Films without.
     pub normal: usize,
     /// Marked boxes by class.
-    pub boxes: BTreeMap<Finding, usize>,
+    pub boxes: BTreeMap<Label, usize>,
 }
 
 impl SplitCounts {
     pub(super) fn of(truth: &Truth) -> Self {
-        let mut boxes: BTreeMap<Finding, usize> = Finding::ALL.into_iter().map(|f| (f, 0)).collect();
+        let mut boxes: BTreeMap<Label, usize> =
+            truth.classes().labels().iter().map(|label| (label.clone(), 0)).collect();
         for marked in truth.films().flat_map(|f| &f.boxes) {
-            *boxes.entry(marked.label).or_default() += 1;
+            *boxes.entry(marked.label.clone()).or_default() += 1;
         }
         let films = truth.films().len();
         let abnormal = truth.films().filter(|f| f.abnormal).count();
@@ -210,7 +214,7 @@ pub struct Curves {
     pub scores: Option<ScoreHistogram>,
     /// Precision at the 101 recall points at IoU 0.5, by detector and class; `None` for a class without
     /// truth.
-    pub detection_pr: BTreeMap<String, BTreeMap<Finding, Option<Vec<f64>>>>,
+    pub detection_pr: BTreeMap<String, BTreeMap<Label, Option<Vec<f64>>>>,
 }
 
 /// The evaluation of a run, as in `report.json`. Undefined figures are `null`.
@@ -224,6 +228,9 @@ pub struct RunReport {
     pub protocol: Protocol,
     /// The films are synthetic.
     pub synthetic: bool,
+    /// The classes, in index order.
+    #[serde(default = "ClassList::vindr")]
+    pub classes: ClassList,
     /// What the splits hold.
     pub counts: Counts,
     /// By classifier, and `ensemble`.

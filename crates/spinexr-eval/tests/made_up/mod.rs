@@ -73,7 +73,7 @@ fn film(
     if abnormal {
         for (finding, frequency) in Finding::ALL.into_iter().zip(FREQUENCY) {
             while rng.random_bool(frequency * 0.75) {
-                marked.push(Annotation { label: finding, xyxy: any_box(rng) });
+                marked.push(Annotation { label: finding.label(), xyxy: any_box(rng) });
             }
         }
     }
@@ -92,11 +92,11 @@ fn film(
                 b.xyxy.x2 + shift(14.0),
                 b.xyxy.y2 + shift(14.0),
             );
-            proposed.push(Detection { label: b.label, score: rng.random_range(0.25..0.98), xyxy });
+            proposed.push(Detection { label: b.label.clone(), score: rng.random_range(0.25..0.98), xyxy });
         }
     }
     while proposed.len() < boxes_per_film {
-        let label = Finding::ALL[rng.random_range(0..7)];
+        let label = Finding::ALL[rng.random_range(0..7)].label();
         let score = rng.random::<f32>().powi(3) * 0.75;
         proposed.push(Detection { label, score, xyxy: any_box(rng) });
     }

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use burn::tensor::Device;
-use spinexr_core::FilmPrediction;
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::silent;
+use spinexr_core::{FilmPrediction, Finding};
 use spinexr_data::{Fit, InputSize};
 use spinexr_dicom::{DxFilm, DxSyntax, Policy, write_dx};
 use spinexr_infer::{
@@ -66,7 +66,7 @@ pub fn detector_of(architecture: Architecture, name: &str, seed: u64) -> (ModelS
         name: name.to_owned(),
         architecture,
         task: Task::Detection,
-        classes: ModelSpec::all_findings(),
+        classes: Finding::ALL.iter().map(|f| f.name().to_owned()).collect(),
         in_channels: architecture.in_channels(),
         final_relu: None,
         training_manifest_sha256: None,

@@ -83,7 +83,11 @@ pub fn draw(dir: &Path) -> Dataset {
             study_id: format!("study{}", i / 2),
             series_id: String::new(),
             abnormal,
-            boxes: if abnormal { vec![Annotation { label: Finding::SurgicalImplant, xyxy }] } else { vec![] },
+            boxes: if abnormal {
+                vec![Annotation { label: Finding::SurgicalImplant.label(), xyxy }]
+            } else {
+                vec![]
+            },
         };
         let split = if i < 12 { Split::Train } else { Split::Validation };
         dataset.films.push(Film { path, annotation, split });

@@ -6,7 +6,7 @@ use crate::console::{Bar, list_failures, table};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
-use spinexr_core::{Finding, Split};
+use spinexr_core::{Label, Split};
 use spinexr_data::{Dataset, Fit, InputSize, cache, split, vindr};
 use spinexr_dicom::{Limits, ReadOptions};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,8 +148,8 @@ fn stats(args: &StatsArgs, global: &Global) -> CommandResult {
         row("normal films", &|c| c.normal),
         row("abnormal films", &|c| c.films - c.normal),
     ];
-    for finding in Finding::ALL {
-        rows.push(row(finding.name(), &|c| c.boxes.get(&finding).copied().unwrap_or(0)));
+    for label in dataset.classes.labels() {
+        rows.push(row(label.name(), &|c| c.boxes.get(label).copied().unwrap_or(0)));
     }
     eprint!("{}", table(&header, &rows));
     global.print_json(&counts)?;
@@ -162,14 +162,14 @@ struct Counts {
     studies: usize,
     films: usize,
     normal: usize,
-    boxes: BTreeMap<Finding, usize>,
+    boxes: BTreeMap<Label, usize>,
 }
 
 impl Counts {
     fn of(dataset: &Dataset, split: Split) -> Self {
         let mut boxes = BTreeMap::new();
         for annotation in dataset.of(split).flat_map(|f| &f.annotation.boxes) {
-            *boxes.entry(annotation.label).or_insert(0) += 1;
+            *boxes.entry(annotation.label.clone()).or_insert(0) += 1;
         }
         Self {
             studies: dataset.of(split).map(|f| &f.annotation.study_id).collect::<BTreeSet<_>>().len(),

@@ -12,7 +12,7 @@ use clap::{Subcommand, ValueEnum};
 use spinexr_dicom::Limits;
 use spinexr_eval::intervals::BootstrapOptions;
 use spinexr_eval::run::{Protocol, RunOptions};
-use spinexr_eval::{coco, coco_json, records, score_file};
+use spinexr_eval::{coco, coco_json, score_file};
 use spinexr_infer::{Bundle, Explainer};
 use std::path::PathBuf;
 
@@ -194,9 +194,8 @@ fn detections(args: &DetectionsArgs, global: &Global) -> CommandResult {
 }
 
 fn whole_run(args: RunArgs, global: &Global) -> CommandResult {
-    let films = records::read(&args.predictions).map_err(anyhow::Error::from)?;
+    let (films, dataset) = evaluation::read(&args.predictions, &args.annotations)?;
     let hash = films.first().map(|f| f.model.clone());
-    let dataset = evaluation::annotations_for(&args.annotations, &films)?;
     let models =
         args.model.iter().map(|path| Bundle::load(path)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
     if !models.is_empty() {

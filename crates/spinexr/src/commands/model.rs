@@ -15,7 +15,7 @@ use anyhow::anyhow;
 use clap::Subcommand;
 use spinexr_core::{FilmPrediction, Method, Split};
 use spinexr_eval::run::{Protocol, RunOptions, RunReport};
-use spinexr_eval::{Predictions, Validation, records};
+use spinexr_eval::{Predictions, Validation};
 use spinexr_infer::card::{CardFacts, CardMetric, card as bundle_card};
 use spinexr_infer::manifest::ChosenOn;
 use spinexr_infer::weights_file::Storage;
@@ -128,8 +128,7 @@ fn verify(path: &Path, global: &Global) -> CommandResult {
 fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
     let bundles =
         args.bundles.iter().map(|p| Bundle::load(p)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
-    let films = records::read(&args.predictions).map_err(anyhow::Error::from)?;
-    let dataset = evaluation::annotations_for(&args.annotations, &films)?;
+    let (films, dataset) = evaluation::read(&args.predictions, &args.annotations)?;
     let validation: Vec<_> = films.iter().filter(|f| f.split == Some(Split::Validation)).cloned().collect();
     let validation = Predictions::<Validation>::new(validation).map_err(anyhow::Error::from)?;
     let expected: Vec<&str> = bundles

@@ -210,8 +210,8 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         ];
         for (format, file) in files {
             if wants(format) {
-                let writer =
-                    ResultsWriter::create(&dir.join(file.file_name()), file).map_err(anyhow::Error::from)?;
+                let writer = ResultsWriter::create(&dir.join(file.file_name()), file, pipeline.classes())
+                    .map_err(anyhow::Error::from)?;
                 writers.push(writer);
             }
         }

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use spinexr_eval::compare::{CompareOptions, CompareReport, ComparedRun, Correction, Summary, compare};
 use spinexr_eval::report::{self, ReportFile};
 use spinexr_eval::run::{RunOptions, RunReport};
-use spinexr_eval::{Predictions, Test, records};
+use spinexr_eval::{Predictions, Test};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -79,8 +79,7 @@ pub fn run(args: &CompareArgs, global: &Global) -> CommandResult {
         if method.is_empty() || file.is_empty() {
             return Err(usage(anyhow!("{given:?}: expected NAME=FILE, or FILE")));
         }
-        let films = records::read(Path::new(file)).map_err(anyhow::Error::from)?;
-        let dataset = evaluation::annotations_for(&args.annotations, &films)?;
+        let (films, dataset) = evaluation::read(Path::new(file), &args.annotations)?;
         let mut options = RunOptions::new(method, args.protocol.into(), args.seed);
         options.bootstrap.resamples = args.resamples;
         options.cases_per_kind = 0;
