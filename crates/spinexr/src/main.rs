@@ -3,6 +3,7 @@
 //! One subcommand a file in [`commands`]. This is the only place that prints: documents for programs go to
 //! stdout (`--json`), text for people, progress and warnings to stderr.
 
+mod claim;
 mod commands;
 mod console;
 mod demo_bundle;
@@ -10,6 +11,7 @@ mod evaluation;
 mod exit;
 mod processes;
 mod training;
+mod training_films;
 
 use clap::{Parser, Subcommand};
 use exit::{CommandError, CommandResult};
