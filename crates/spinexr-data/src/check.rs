@@ -236,6 +236,9 @@ fn check_rows(dataset: &Dataset, broken_rows: &[RowError], report: &mut CheckRep
     for image_id in &dataset.read.without_file {
         report.add(IssueKind::FilmMissing, format!("film `{image_id}`"), "has rows and no file");
     }
+    for image_id in &dataset.read.without_split {
+        report.add(IssueKind::FilmWithoutRow, format!("film `{image_id}`"), "no list puts it into a split");
+    }
     for path in &dataset.read.without_annotation {
         report.add(IssueKind::FilmWithoutRow, path.display().to_string(), "no row mentions it");
     }

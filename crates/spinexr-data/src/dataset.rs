@@ -41,6 +41,12 @@ pub struct ReadCounts {
     pub byte_order_marks: usize,
     /// Annotation files with CR LF line ends.
     pub crlf_files: usize,
+    /// COCO's regions of many objects, left out.
+    pub crowd_regions: usize,
+    /// YOLO's polygons, of which the boxes around them were taken.
+    pub polygons: usize,
+    /// Films that no list of VOC's puts into a split; these films are left out.
+    pub without_split: Vec<String>,
     /// Image ids that are annotated but have no file; these films are left out.
     pub without_file: Vec<String>,
     /// Files that no row mentions; these films are left out.
@@ -48,6 +54,14 @@ pub struct ReadCounts {
 }
 
 impl ReadCounts {
+    /// Adds the numbers of one film's file.
+    pub(crate) fn add(&mut self, of_film: &Self) {
+        self.rows += of_film.rows;
+        self.clipped_boxes += of_film.clipped_boxes;
+        self.thin_boxes += of_film.thin_boxes;
+        self.polygons += of_film.polygons;
+    }
+
     /// Nothing irregular was met.
     pub fn is_clean(&self) -> bool {
         *self == Self { rows: self.rows, no_finding_rows: self.no_finding_rows, ..Self::default() }

@@ -129,7 +129,7 @@ fn a_written_folder_is_read_again_as_it_was_shared_out() {
             Err(DataError::Write { .. })
         ));
         // The part of its own is what training validates on, whatever fraction it asks for.
-        let ready = SplitDataset::read(&out, 0.5, 99).unwrap();
+        let ready = SplitDataset::read(&out, None, 0.5, 99).unwrap();
         assert_eq!(ready.dataset.annotations(Split::Validation), again.annotations(Split::Validation));
         assert!(ready.hold_out.same_studies(&crate::HoldOut::of_own_part(&again)));
         assert_eq!(ready.hold_out.validation_fraction, 0.25);

@@ -14,6 +14,7 @@
 use crate::cache::FilmFailure;
 use crate::class_file;
 use crate::error::reading;
+use crate::formats;
 use crate::parallel::in_parallel;
 use crate::vindr_rows::{FilmRows, parse};
 use crate::{DataError, Dataset, Film, RowError};
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Extensions of film files, lower case.
-const FILM_EXTENSIONS: [&str; 5] = ["dicom", "dcm", "png", "jpg", "jpeg"];
+pub(crate) const FILM_EXTENSIONS: [&str; 5] = ["dicom", "dcm", "png", "jpg", "jpeg"];
 
 /// Largest annotation file, bytes; the release's are under 4 MB.
 const MAX_ANNOTATION_BYTES: u64 = 1 << 30;
@@ -64,20 +65,7 @@ pub fn read(dir: &Path) -> Result<Dataset, DataError> {
 /// # Errors
 /// As [`read`].
 pub fn read_with(dir: &Path, options: &VindrOptions) -> Result<Dataset, DataError> {
-    let (dataset, mut errors) = read_and_collect(dir, options)?;
-    if errors.is_empty() {
-        if dataset.films.is_empty() {
-            return Err(DataError::Layout {
-                path: dir.to_owned(),
-                expected: "annotated films with their files".to_owned(),
-                found: format!("{} annotated films, none with a file", dataset.read.without_file.len()),
-            });
-        }
-        return Ok(dataset);
-    }
-    let total = errors.len();
-    errors.truncate(options.listed_errors.max(1));
-    Err(DataError::Rows { errors, total })
+    formats::strict(dir, options, read_and_collect(dir, options)?)
 }
 
 /// Reads `dir` and gives every broken row beside the sound films. A film with a broken row is left out as a
@@ -121,6 +109,11 @@ pub(crate) fn annotation_file(dir: &Path, split: Split) -> PathBuf {
     dir.join("annotations").join(format!("{split}.csv"))
 }
 
+/// The folder has an annotation file of this format.
+pub(crate) fn is_in(dir: &Path) -> bool {
+    Split::ALL.into_iter().any(|split| annotation_file(dir, split).is_file())
+}
+
 /// The classes of `annotations/classes.txt`; those of the release where there is no such file.
 fn read_classes(dir: &Path) -> Result<ClassList, DataError> {
     let path = dir.join(CLASSES_FILE);
@@ -143,7 +136,7 @@ fn read_annotation_file(path: &Path) -> Result<Vec<u8>, DataError> {
 }
 
 /// Film files of a folder by image id; a missing folder has none.
-fn film_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
+pub(crate) fn film_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -245,7 +245,7 @@ impl<'a> Row<'a> {
 }
 
 /// An image id becomes part of file names.
-fn is_file_stem(id: &str) -> bool {
+pub(crate) fn is_file_stem(id: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.bytes().all(allowed)
 }

@@ -19,6 +19,7 @@ fn every_command_shows_an_example() {
         vec!["data", "stats"],
         vec!["data", "split"],
         vec!["data", "deidentify"],
+        vec!["data", "convert"],
         vec!["data", "prepare"],
         vec!["image"],
         vec!["train"],

@@ -7,6 +7,7 @@ mod data;
 mod dicom_results;
 mod evaluation;
 mod films;
+mod formats;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod help;

@@ -1,11 +1,12 @@
 //! `spinexr data check`: what is broken, odd or leaking in a data set.
 
 use crate::Global;
+use crate::commands::data::FormatArg;
 use crate::console::{Bar, table};
 use crate::exit::{CommandResult, Done};
 use anyhow::Context;
 use spinexr_data::check::{CheckReport, Depth, Issue, IssueKind, check};
-use spinexr_data::vindr;
+use spinexr_data::{formats, vindr};
 use spinexr_dicom::ReadOptions;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,8 +18,11 @@ use std::path::PathBuf;
     Exit code 1 when something needs a hand: broken rows, missing or broken films, wrong checksums, leakage. \
     What reading repairs is listed and is no fault.")]
 pub struct Args {
-    /// Data set in the VinDr-SpineXR layout
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC
     dir: PathBuf,
+    /// Its format; by default the one it is laid out in
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
     /// Read annotations only, no film
     #[arg(long, conflicts_with = "no_pixels")]
     no_films: bool,
@@ -37,7 +41,8 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
         (false, false) => Depth::Pixels,
     };
     let (mut dataset, broken_rows) =
-        vindr::read_and_collect(&args.dir, &vindr::VindrOptions::new()).map_err(anyhow::Error::from)?;
+        formats::read_and_collect(&args.dir, args.format.map(Into::into), &vindr::VindrOptions::new())
+            .map_err(anyhow::Error::from)?;
     let bar = Bar::new("checking films", global.quiet);
     let options = ReadOptions::default();
     let report = check(&args.dir, &mut dataset, &broken_rows, depth, &options, global.thread_count(), &|p| {

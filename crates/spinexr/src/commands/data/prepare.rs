@@ -1,12 +1,13 @@
 //! `spinexr data prepare`: every film decoded and resized once.
 
 use crate::Global;
+use crate::commands::data::FormatArg;
 use crate::commands::image::PolicyArg;
 use crate::console::{Bar, list_failures};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::{Context, anyhow};
 use spinexr_data::cache::{self, PixelDepth};
-use spinexr_data::{Fit, InputSize, vindr};
+use spinexr_data::{Fit, InputSize, formats};
 use spinexr_dicom::ReadOptions;
 use std::path::PathBuf;
 
@@ -16,8 +17,11 @@ use std::path::PathBuf;
     May be interrupted at any moment and started again: finished films are kept."
 )]
 pub struct Args {
-    /// Data set in the VinDr-SpineXR layout
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC
     dir: PathBuf,
+    /// Its format; by default the one it is laid out in
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
     /// Folder of the prepared films
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
@@ -53,7 +57,7 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
         .map(|text| input_size(text, fit))
         .collect::<anyhow::Result<Vec<_>>>()
         .map_err(usage)?;
-    let dataset = vindr::read(&args.dir).map_err(anyhow::Error::from)?;
+    let dataset = formats::read(&args.dir, args.format.map(Into::into)).map_err(anyhow::Error::from)?;
     let read = ReadOptions { policy: args.policy.into(), ..ReadOptions::default() };
     let bar = Bar::new("preparing films", global.quiet);
     let depth = args.bits.map(|bits| match bits {

@@ -1,12 +1,13 @@
 //! `spinexr data stats`: the paper's data table.
 
 use crate::Global;
+use crate::commands::data::FormatArg;
 use crate::console::{Bar, list_failures, table};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::anyhow;
 use spinexr_core::{ClassList, Split};
 use spinexr_data::stats::{SplitStats, Summary, stats};
-use spinexr_data::{cache::FilmFailure, headers, split, vindr};
+use spinexr_data::{cache::FilmFailure, formats, headers, split, vindr};
 use spinexr_dicom::Limits;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,8 +19,11 @@ use std::path::PathBuf;
     Exit code 1 when a header cannot be read; its film counts all the same."
 )]
 pub struct Args {
-    /// Data set in the VinDr-SpineXR layout
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC
     dir: PathBuf,
+    /// Its format; by default the one it is laid out in
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
     /// Hold this share of the training studies out first, as training does
     #[arg(long, value_name = "SHARE")]
     validation_fraction: Option<f64>,
@@ -33,7 +37,7 @@ pub struct Args {
 
 pub fn run(args: &Args, global: &Global) -> CommandResult {
     let options = vindr::VindrOptions::new();
-    let mut dataset = vindr::read_with(&args.dir, &options).map_err(anyhow::Error::from)?;
+    let mut dataset = formats::read(&args.dir, args.format.map(Into::into)).map_err(anyhow::Error::from)?;
     if let Some(fraction) = args.validation_fraction {
         if dataset.of(Split::Validation).next().is_some() {
             return Err(usage(anyhow!("{} has a validation part of its own", args.dir.display())));
