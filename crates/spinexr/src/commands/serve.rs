@@ -12,7 +12,7 @@ use spinexr_dicom::{Limits, ReadOptions, read_film};
 use spinexr_infer::dicom_results::{DicomKind, algorithm, dicom_object};
 use spinexr_infer::overlay::{self, OverlayOptions, display_picture};
 use spinexr_infer::pipeline::{Pipeline, PipelineOptions};
-use spinexr_infer::{Bundle, Engine};
+use spinexr_infer::{Bundle, Engine, InferError};
 use spinexr_serve::config::ResultKind;
 use spinexr_serve::reader::{Model, ReadFailure, Reading, ResultObject};
 use spinexr_serve::{Config, Log, Program, Server, Severity, clock, token, verify_audit, wait_for_end};
@@ -194,11 +194,19 @@ impl FilmReader {
         };
         self.pipeline.predict(&[path.to_owned()], on_film, &|_| {});
         let result = result.ok_or_else(|| ReadFailure::ForNow("the pipeline gave no result".into()))?;
-        let record = result.outcome.map_err(|error| ReadFailure::Film(error.to_string()))?;
+        let mut record = result.outcome.map_err(|error| match error {
+            InferError::Panicked { .. } => ReadFailure::ForNow(of_film(path, &error)),
+            _ => ReadFailure::Film(of_film(path, &error)),
+        })?;
         let radiograph =
             result.radiograph.ok_or_else(|| ReadFailure::ForNow("the film was not kept".into()))?;
 
-        let film = |error: &dyn std::error::Error| ReadFailure::Film(error.to_string());
+        // The file goes by its content's hash. The film's own name says more, and is the same in every coding of it.
+        if let Some(uid) = &radiograph.header.sop_instance_uid {
+            record.image.clone_from(uid);
+        }
+
+        let film = |error: &dyn std::error::Error| ReadFailure::Film(of_film(path, error));
         let picture = overlay::render(&radiograph, &record, &self.overlay);
         let source = SourceFilm::read(path, &Limits::default()).map_err(|e| film(&e))?;
         let mut objects = vec![];
@@ -220,6 +228,11 @@ impl FilmReader {
     }
 }
 
+/// What an error says, without the place of our file, which tells a sender nothing.
+fn of_film(path: &Path, error: &dyn std::error::Error) -> String {
+    error.to_string().replace(&path.display().to_string(), "the film")
+}
+
 fn png(picture: &image::RgbImage) -> Result<Vec<u8>, ReadFailure> {
     let mut bytes = Cursor::new(vec![]);
     picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| ReadFailure::ForNow(error.to_string()))?;
@@ -229,7 +242,7 @@ fn png(picture: &image::RgbImage) -> Result<Vec<u8>, ReadFailure> {
 /// A film as a viewer shows it first.
 fn render(path: &Path, frame: u32) -> Result<Vec<u8>, ReadFailure> {
     let options = ReadOptions { frame, ..ReadOptions::default() };
-    let film = read_film(path, &options).map_err(|error| ReadFailure::Film(error.to_string()))?;
+    let film = read_film(path, &options).map_err(|error| ReadFailure::Film(of_film(path, &error)))?;
     let mut bytes = Cursor::new(vec![]);
     let written = display_picture(&film).write_to(&mut bytes, ImageFormat::Png);
     written.map_err(|error| ReadFailure::ForNow(error.to_string()))?;

@@ -29,6 +29,7 @@ fn every_command_shows_an_example() {
         vec!["evaluate", "detections"],
         vec!["evaluate", "run"],
         vec!["model", "combine"],
+        vec!["serve"],
         vec!["doctor"],
     ];
     for command in commands {

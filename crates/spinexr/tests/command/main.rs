@@ -14,6 +14,7 @@ mod help;
 mod hold_out;
 mod models;
 mod resume;
+mod serve;
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};
