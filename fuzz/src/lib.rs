@@ -56,10 +56,14 @@ fn element(file: &mut Vec<u8>, tag: u32, vr: &[u8; 2], value: &[u8]) {
     }
 }
 
+/// Small limits, so that a run is short.
+pub fn limits() -> Limits {
+    Limits { max_file_bytes: 1 << 20, max_pixels: 1 << 18, ..Limits::default() }
+}
+
 /// Reads a file to its display pixels under small limits; the outcome does not matter, only that there is one.
 pub fn read(file: Vec<u8>) {
-    let limits = Limits { max_file_bytes: 1 << 20, max_pixels: 1 << 18, ..Limits::default() };
-    let options = ReadOptions { limits, ..ReadOptions::default() };
+    let options = ReadOptions { limits: limits(), ..ReadOptions::default() };
     let _ = read_stage_from(Path::new("fuzz.dcm"), file, Stage::Display, &options);
 }
 

@@ -116,13 +116,17 @@ const WALLS: &[(&str, &[&str])] = &[
         &["spinexr-core", "spinexr-data", "spinexr-dicom", "spinexr-eval", "spinexr-models", "spinexr-ops"],
     ),
     ("spinexr-infer", &["spinexr-core", "spinexr-data", "spinexr-dicom", "spinexr-models", "spinexr-ops"]),
+    ("spinexr-serve", &["spinexr-core", "spinexr-dicom"]),
 ];
 
 /// Only these may name the tensor engine.
 const ENGINE_USERS: &[&str] = &["spinexr-ops", "spinexr-models", "spinexr-train", "spinexr-infer"];
 
-/// Only this may name dicom-rs.
+/// Only this may name dicom-rs, but for its network protocol, which [`DICOM_NETWORK`]'s user speaks.
 const DICOM_USER: &str = "spinexr-dicom";
+
+/// The crate of the DICOM upper layer protocol, and the only crate that may name it.
+const DICOM_NETWORK: (&str, &str) = ("dicom-ul", "spinexr-serve");
 
 fn walls() -> Result<()> {
     eprintln!("xtask: crate walls");
@@ -142,8 +146,9 @@ fn walls() -> Result<()> {
             if dependency == "burn" && !ENGINE_USERS.contains(&name.as_str()) {
                 bail!("{name} depends on the tensor engine; only {ENGINE_USERS:?} may");
             }
-            if dependency.starts_with("dicom-") && name != DICOM_USER {
-                bail!("{name} depends on {dependency}; only {DICOM_USER} may");
+            let user = if dependency == DICOM_NETWORK.0 { DICOM_NETWORK.1 } else { DICOM_USER };
+            if dependency.starts_with("dicom-") && name != user {
+                bail!("{name} depends on {dependency}; only {user} may");
             }
         }
     }

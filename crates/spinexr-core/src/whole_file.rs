@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 /// A file in the making. It takes its name with [`WholeFile::finish`]; dropped before, it leaves nothing.
 #[derive(Debug)]
@@ -59,6 +59,55 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = WholeFile::create(path)?;
     file.write_all(bytes)?;
     file.finish()
+}
+
+/// A new folder in the making: under a temporary name beside its own until it is finished, gone if it never is.
+#[derive(Debug)]
+pub struct WholeFolder {
+    path: PathBuf,
+    fresh: TempDir,
+}
+
+impl WholeFolder {
+    /// Begins a folder that will be called `path`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] for a place that is taken, by more than an empty folder; otherwise what the
+    /// disk says.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let beside = folder_of(path);
+        fs::create_dir_all(beside)?;
+        if fs::symlink_metadata(path).is_ok() {
+            let is_empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+            if !is_empty {
+                let reason = "the place is taken, and not by an empty folder";
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, reason));
+            }
+        }
+        Ok(Self { path: path.to_owned(), fresh: builder(0o777).tempdir_in(beside)? })
+    }
+
+    /// Where its files go until it is finished.
+    pub fn path(&self) -> &Path {
+        self.fresh.path()
+    }
+
+    /// The folder gets its name.
+    ///
+    /// # Errors
+    /// When the disk refuses, or the place was taken meanwhile.
+    pub fn finish(self) -> io::Result<()> {
+        sync_folder(self.fresh.path());
+        match fs::remove_dir(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        fs::rename(self.fresh.path(), &self.path)?;
+        // The folder has moved: the guard must not look for it under its temporary name.
+        let _ = self.fresh.keep();
+        sync_folder(folder_of(&self.path));
+        Ok(())
+    }
 }
 
 /// Writes a folder with the given files. An older folder of that name is replaced when it holds `marker`,

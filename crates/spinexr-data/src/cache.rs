@@ -1,10 +1,10 @@
 //! Prepared films: decoded and resized once, read many times.
 //!
 //! Under the cache's folder lies one folder for each policy and input size, such as
-//! `vindr-224x224-stretch`, with the pixels (`films.u16`) and an index (`index.log`). [`prepare`] fills it and
+//! `vindr-224x224-stretch`, with the pixels (`films.u16` or `films.u8`) and an index (`index.log`). [`prepare`] fills it and
 //! may be killed and run again; [`Cache`] reads it.
 
-use crate::cache_index::{Folder, Header, Record, film_bytes, read_bytes, read_index};
+use crate::cache_index::{Folder, Header, Record, read_bytes, read_index};
 use crate::error::reading;
 use crate::{DataError, InputSize, PreparedFilm};
 use sha2::{Digest, Sha256};
@@ -15,7 +15,8 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-pub use crate::prepare::{FilmFailure, PrepareOutcome, prepare};
+pub use crate::cache_index::PixelDepth;
+pub use crate::prepare::{FilmFailure, PrepareOutcome, prepare, prepare_as};
 
 /// Films are kept in memory once read when all of them together take no more than this, bytes.
 pub const DEFAULT_MEMORY_LIMIT: u64 = 1 << 30;
@@ -26,6 +27,7 @@ pub struct Cache {
     folder: Folder,
     input: InputSize,
     policy: Policy,
+    depth: PixelDepth,
     films: HashMap<String, Stored>,
     keep_in_memory: bool,
 }
@@ -52,8 +54,8 @@ impl Cache {
                 input: input.to_string(),
             });
         };
-        let frame = index.header.as_ref().map_or(0, |h| h.frame);
-        let expected = Header::new(policy, frame, *input);
+        let (frame, depth) = index.header.as_ref().map_or_else(Default::default, |h| (h.frame, h.depth));
+        let expected = Header::new(policy, frame, *input, depth);
         if index.header.as_ref() != Some(&expected) {
             return Err(DataError::Layout {
                 path: folder.index(),
@@ -66,14 +68,16 @@ impl Cache {
             .into_iter()
             .map(|record| (record.image_id.clone(), Stored { record, pixels: OnceLock::new() }))
             .collect();
-        let cache = Self { folder, input: *input, policy, films, keep_in_memory: false };
+        let cache = Self { folder, input: *input, policy, depth, films, keep_in_memory: false };
         Ok(cache.with_memory_limit(DEFAULT_MEMORY_LIMIT))
     }
 
     /// Keeps films in memory, once read, when all of them together take at most `limit` bytes; 0 reads each
     /// from the disk whenever it is asked for.
     pub fn with_memory_limit(mut self, limit: u64) -> Self {
-        self.keep_in_memory = film_bytes(&self.input).saturating_mul(self.films.len() as u64) <= limit;
+        // In memory, as in training, a grey value has 16 bits.
+        let bytes = PixelDepth::U16.film_bytes(&self.input);
+        self.keep_in_memory = bytes.saturating_mul(self.films.len() as u64) <= limit;
         self
     }
 
@@ -95,6 +99,11 @@ impl Cache {
     /// The policy that films were read with.
     pub fn policy(&self) -> Policy {
         self.policy
+    }
+
+    /// Bits in which a grey value is kept on the disk.
+    pub fn depth(&self) -> PixelDepth {
+        self.depth
     }
 
     /// The film is there.
@@ -177,8 +186,8 @@ impl Cache {
     }
 
     fn read_pixels(&self, record: &Record) -> Result<Vec<u16>, DataError> {
-        let path = self.folder.pixels();
-        let mut bytes = vec![0u8; film_bytes(&self.input) as usize];
+        let path = self.folder.pixels(self.depth);
+        let mut bytes = vec![0u8; self.depth.film_bytes(&self.input) as usize];
         let mut file = File::open(&path).map_err(reading(&path))?;
         read_bytes(&mut file, record.offset, &mut bytes).map_err(reading(&path))?;
         let found = crc32fast::hash(&bytes);
@@ -186,7 +195,7 @@ impl Cache {
             let image_id = record.image_id.clone();
             return Err(DataError::Damaged { path, image_id, expected: record.crc32, found });
         }
-        Ok(bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect())
+        Ok(self.depth.pixels(&bytes))
     }
 }
 

@@ -1,5 +1,5 @@
-//! The two files of a prepared cache: `films.u16`, pixels one film after another, and `index.log`, one line
-//! a film.
+//! The two files of a prepared cache: `films.u16` or `films.u8`, pixels one film after another, and `index.log`, one
+//! line a film.
 //!
 //! Both are only ever appended to while films are prepared, pixels before their line, so that a kill at any
 //! moment leaves at worst a torn tail. A line is its own CRC-32 and a JSON record that carries the pixels'
@@ -22,6 +22,66 @@ const VERSION: u32 = 1;
 /// Films between two flushes to the disk.
 const SYNC_EVERY: usize = 128;
 
+/// How many bits of a grey value are kept. Half the disk and half the reading for 8; the films that models see then
+/// have 256 grey values, as those of the paper's own recipe have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelDepth {
+    /// 16 bits, little endian.
+    #[default]
+    U16,
+    /// 8 bits, rounded.
+    U8,
+}
+
+impl PixelDepth {
+    /// Name of the pixel file.
+    const fn file_name(self) -> &'static str {
+        match self {
+            Self::U16 => "films.u16",
+            Self::U8 => "films.u8",
+        }
+    }
+
+    const fn other(self) -> Self {
+        match self {
+            Self::U16 => Self::U8,
+            Self::U8 => Self::U16,
+        }
+    }
+
+    /// Bytes of one film's pixels.
+    pub(crate) fn film_bytes(self, input: &InputSize) -> u64 {
+        let bytes = match self {
+            Self::U16 => 2,
+            Self::U8 => 1,
+        };
+        u64::from(input.height_px) * u64::from(input.width_px) * bytes
+    }
+
+    /// The pixels of a film as the file's bytes.
+    pub(crate) fn to_bytes(self, pixels: &[u16]) -> Vec<u8> {
+        match self {
+            Self::U16 => pixels.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            // 257 · 255 = 65535: a value of 8 bits comes back as itself.
+            Self::U8 => pixels.iter().map(|&v| ((u32::from(v) + 128) / 257) as u8).collect(),
+        }
+    }
+
+    /// The pixels of a film from the file's bytes, on the scale of 16 bits.
+    pub(crate) fn pixels(self, bytes: &[u8]) -> Vec<u16> {
+        match self {
+            Self::U16 => bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]])).collect(),
+            Self::U8 => bytes.iter().map(|&b| u16::from(b) * 257).collect(),
+        }
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// First line of an index: films made under another header are of no use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Header {
@@ -31,10 +91,13 @@ pub(crate) struct Header {
     pub(crate) policy: Policy,
     pub(crate) frame: u32,
     pub(crate) input: InputSize,
+    // Absent where it is 16 bits: caches from before there was a choice.
+    #[serde(default, skip_serializing_if = "PixelDepth::is_default")]
+    pub(crate) depth: PixelDepth,
 }
 
 impl Header {
-    pub(crate) fn new(policy: Policy, frame: u32, input: InputSize) -> Self {
+    pub(crate) fn new(policy: Policy, frame: u32, input: InputSize, depth: PixelDepth) -> Self {
         Self {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -42,6 +105,7 @@ impl Header {
             policy,
             frame,
             input,
+            depth,
         }
     }
 }
@@ -66,7 +130,7 @@ impl SourceStamp {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) image_id: String,
-    /// Place of the pixels in `films.u16`, bytes.
+    /// Place of the pixels in the pixel file, bytes.
     pub(crate) offset: u64,
     /// CRC-32 of the pixels' bytes.
     pub(crate) crc32: u32,
@@ -94,18 +158,13 @@ impl Folder {
         self.path.join("index.log")
     }
 
-    pub(crate) fn pixels(&self) -> PathBuf {
-        self.path.join("films.u16")
+    pub(crate) fn pixels(&self, depth: PixelDepth) -> PathBuf {
+        self.path.join(depth.file_name())
     }
 
     pub(crate) fn lock(&self) -> PathBuf {
         self.path.join("lock")
     }
-}
-
-/// Bytes of one film's pixels.
-pub(crate) fn film_bytes(input: &InputSize) -> u64 {
-    u64::from(input.height_px) * u64::from(input.width_px) * 2
 }
 
 /// What an index holds.
@@ -126,14 +185,15 @@ pub(crate) fn read_index(folder: &Folder, input: &InputSize) -> Result<Option<In
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DataError::Read { path, source }),
     };
-    // A pixel file that is not there holds nothing.
-    let pixels_len = folder.pixels().metadata().map_or(0, |m| m.len());
     let mut lines = bytes.split_inclusive(|&b| b == b'\n');
     let header = lines.next().and_then(parse_line::<Header>);
+    let depth = header.as_ref().map_or_else(PixelDepth::default, |header| header.depth);
+    // A pixel file that is not there holds nothing.
+    let pixels_len = folder.pixels(depth).metadata().map_or(0, |m| m.len());
     let mut index = Index { header, records: Vec::new(), unsound: 0 };
     for line in lines {
         match parse_line::<Record>(line) {
-            Some(r) if r.offset.checked_add(film_bytes(input)).is_some_and(|end| end <= pixels_len) => {
+            Some(r) if r.offset.checked_add(depth.film_bytes(input)).is_some_and(|end| end <= pixels_len) => {
                 index.records.push(r);
             }
             _ => index.unsound += 1,
@@ -160,11 +220,6 @@ fn format_line<T: Serialize>(value: &T) -> Vec<u8> {
     line
 }
 
-/// The pixels of a film as the file's bytes (little endian).
-pub(crate) fn to_bytes(pixels: &[u16]) -> Vec<u8> {
-    pixels.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
 /// A film's bytes from an open pixel file, not yet checked.
 pub(crate) fn read_bytes(file: &mut File, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
     file.seek(SeekFrom::Start(offset))?;
@@ -174,6 +229,7 @@ pub(crate) fn read_bytes(file: &mut File, offset: u64, buffer: &mut [u8]) -> std
 /// Appends films to a cache folder.
 pub(crate) struct Appender {
     folder: Folder,
+    depth: PixelDepth,
     pixels: File,
     index: File,
     end: u64,
@@ -189,7 +245,8 @@ impl Appender {
         kept: &[Record],
         rewrite: bool,
     ) -> Result<Self, DataError> {
-        let (index_path, pixels_path) = (folder.index(), folder.pixels());
+        let depth = header.depth;
+        let (index_path, pixels_path) = (folder.index(), folder.pixels(depth));
         if rewrite {
             let mut text = format_line(header);
             for record in kept {
@@ -197,19 +254,25 @@ impl Appender {
             }
             whole_file::write(&index_path, &text).map_err(writing(&index_path))?;
         }
+        // Pixels of the other depth are those of an index that is no more.
+        let outdated = folder.pixels(depth.other());
+        match std::fs::remove_file(&outdated) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(writing(&outdated)(e)),
+            _ => {}
+        }
         let pixels =
             OpenOptions::new().create(true).append(true).open(&pixels_path).map_err(writing(&pixels_path))?;
-        let end = kept.iter().map(|r| r.offset + film_bytes(&header.input)).max().unwrap_or(0);
+        let end = kept.iter().map(|r| r.offset + depth.film_bytes(&header.input)).max().unwrap_or(0);
         // Cuts off pixels whose line was never written.
         pixels.set_len(end).map_err(writing(&pixels_path))?;
         let index = OpenOptions::new().append(true).open(&index_path).map_err(writing(&index_path))?;
-        Ok(Self { folder: folder.clone(), pixels, index, end, unsynced: 0 })
+        Ok(Self { folder: folder.clone(), depth, pixels, index, end, unsynced: 0 })
     }
 
     /// Appends one film; `record.offset` is set here.
     pub(crate) fn append(&mut self, mut record: Record, bytes: &[u8]) -> Result<(), DataError> {
         record.offset = self.end;
-        self.pixels.write_all(bytes).map_err(writing(&self.folder.pixels()))?;
+        self.pixels.write_all(bytes).map_err(writing(&self.folder.pixels(self.depth)))?;
         self.end += bytes.len() as u64;
         self.index.write_all(&format_line(&record)).map_err(writing(&self.folder.index()))?;
         self.unsynced += 1;
@@ -219,9 +282,13 @@ impl Appender {
         Ok(())
     }
 
+    pub(crate) fn depth(&self) -> PixelDepth {
+        self.depth
+    }
+
     /// Brings everything to the disk, pixels first.
     pub(crate) fn sync(&mut self) -> Result<(), DataError> {
-        self.pixels.sync_data().map_err(writing(&self.folder.pixels()))?;
+        self.pixels.sync_data().map_err(writing(&self.folder.pixels(self.depth)))?;
         self.index.sync_data().map_err(writing(&self.folder.index()))?;
         self.unsynced = 0;
         Ok(())

@@ -249,3 +249,32 @@ fn boxes_are_clipped_to_sizes_from_the_cache() {
     assert_eq!(p.data.films[1].annotation.boxes[0].xyxy.x2, 40.0);
     assert_eq!(p.data.read.clipped_boxes, 1);
 }
+
+#[test]
+fn eight_bits_are_half_the_disk_and_stay_what_the_folder_has() {
+    let p = prepared(4, &[SMALL]);
+    let sixteen = Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap();
+    let folder = p.cache.path().join("vindr-24x16-stretch");
+    let run_as =
+        |depth| prepare_as(&p.data, p.cache.path(), &[SMALL], &vindr_options(), depth, 2, &silent).unwrap();
+    assert_eq!((sixteen.depth(), run_as(None).reused), (PixelDepth::U16, 4));
+    let outcome = run_as(Some(PixelDepth::U8));
+    assert_eq!((outcome.prepared, outcome.dropped), (4, 4));
+    assert_eq!(fs::metadata(folder.join("films.u8")).unwrap().len(), 4 * 24 * 16);
+    assert!(!folder.join("films.u16").exists());
+    // A caller without a wish, as training is, takes what is there.
+    assert_eq!(run_as(None).reused, 4);
+    let eight = Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap();
+    assert_eq!(eight.depth(), PixelDepth::U8);
+    for id in eight.image_ids() {
+        // Half a step of 8 bits is 128.5 of the 16.
+        let (wide, narrow) =
+            (p.data.films.iter().find(|f| f.annotation.image_id == id).unwrap(), eight.get(id).unwrap());
+        let wide = prepare_film(&read_film(&wide.path, &vindr_options()).unwrap(), &SMALL);
+        let largest = wide.pixels.iter().zip(&narrow.pixels).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(largest <= 128, "{largest}");
+        assert_eq!((narrow.film_height_px, narrow.map), (wide.film_height_px, wide.map));
+    }
+    assert_eq!(run_as(Some(PixelDepth::U16)).prepared, 4);
+    assert_equals_films(&Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap(), &p.data);
+}

@@ -41,6 +41,12 @@ pub struct ReadCounts {
     pub byte_order_marks: usize,
     /// Annotation files with CR LF line ends.
     pub crlf_files: usize,
+    /// COCO's regions of many objects, left out.
+    pub crowd_regions: usize,
+    /// YOLO's polygons, of which the boxes around them were taken.
+    pub polygons: usize,
+    /// Films that no list of VOC's puts into a split; these films are left out.
+    pub without_split: Vec<String>,
     /// Image ids that are annotated but have no file; these films are left out.
     pub without_file: Vec<String>,
     /// Files that no row mentions; these films are left out.
@@ -48,10 +54,42 @@ pub struct ReadCounts {
 }
 
 impl ReadCounts {
+    /// Adds the numbers of one film's file.
+    pub(crate) fn add(&mut self, of_film: &Self) {
+        self.rows += of_film.rows;
+        self.clipped_boxes += of_film.clipped_boxes;
+        self.thin_boxes += of_film.thin_boxes;
+        self.polygons += of_film.polygons;
+    }
+
     /// Nothing irregular was met.
     pub fn is_clean(&self) -> bool {
         *self == Self { rows: self.rows, no_finding_rows: self.no_finding_rows, ..Self::default() }
     }
+}
+
+/// A row that was repaired or passed over, and counted in [`ReadCounts`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OddRow {
+    /// The annotation file.
+    pub path: PathBuf,
+    /// Line of the row, counted from 1.
+    pub line: u64,
+    /// Its film.
+    pub image_id: String,
+    /// What is odd about it.
+    pub kind: OddRowKind,
+}
+
+/// What is odd about a row that is understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OddRowKind {
+    /// It repeats another row of its film.
+    Repeated,
+    /// Its box reaches past the left or upper border.
+    PastBorder,
+    /// Nothing, or less than the smallest side, is left of its box.
+    Thin,
 }
 
 /// A data set in memory: paths and annotations, no pixels.
@@ -63,12 +101,14 @@ pub struct Dataset {
     pub films: Vec<Film>,
     /// What was met while reading.
     pub read: ReadCounts,
+    /// The rows that were repaired or passed over, in file order.
+    pub odd_rows: Vec<OddRow>,
 }
 
 /// No film, and the classes of VinDr-SpineXR.
 impl Default for Dataset {
     fn default() -> Self {
-        Self { classes: ClassList::vindr(), films: vec![], read: ReadCounts::default() }
+        Self { classes: ClassList::vindr(), films: vec![], read: ReadCounts::default(), odd_rows: vec![] }
     }
 }
 

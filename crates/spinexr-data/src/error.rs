@@ -12,7 +12,7 @@ pub struct RowError {
     pub path: PathBuf,
     /// Line of the row, counted from 1.
     pub line: u64,
-    /// Column by its name in the header; empty when the row as a whole is wrong.
+    /// Column by its name in the header, or field; empty when the row as a whole is wrong.
     pub column: String,
     /// What should have been there.
     pub expected: String,
@@ -24,7 +24,8 @@ impl fmt::Display for RowError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: ", self.path.display(), self.line)?;
         if !self.column.is_empty() {
-            write!(f, "column `{}`: ", self.column)?;
+            let is_table = self.path.extension().is_some_and(|e| e == "csv");
+            write!(f, "{} `{}`: ", if is_table { "column" } else { "field" }, self.column)?;
         }
         write!(f, "expected {}, found {}", self.expected, self.found)
     }
@@ -127,6 +128,16 @@ pub enum DataError {
         fraction: f64,
         /// Studies there are.
         studies: usize,
+    },
+    /// Too few groups of films that stay together to give each part one.
+    #[error(
+        "cannot share {groups} groups of films that stay together out among {parts} parts: a part would be empty"
+    )]
+    TooFewGroups {
+        /// Studies, or patients.
+        groups: usize,
+        /// Parts asked for.
+        parts: usize,
     },
     /// A film's box is of a class that the list does not have.
     #[error("film `{image_id}`: {source}")]

@@ -1,4 +1,4 @@
-//! From annotated films to batches: the VinDr-SpineXR reader, study-level splits, the one resize, the
+//! From annotated films to batches: readers and writers of annotation formats, study-level splits, the one resize, the
 //! prepared cache, augmentation, samplers and the loader.
 //!
 //! The way of a film: [`SplitDataset::read`] (annotations, validation studies held out, leakage checked) →
@@ -9,14 +9,22 @@
 pub mod augment;
 pub mod auto_augment;
 pub mod cache;
+pub mod check;
+pub mod checksums;
+pub mod convert;
 pub mod dataset;
 pub mod error;
 pub mod fixed;
+pub mod formats;
+pub mod headers;
 pub mod loader;
 pub mod ready;
 pub mod resize;
+pub mod resplit;
 pub mod sampler;
 pub mod split;
+pub mod stats;
+pub mod stratify;
 pub mod vindr;
 
 mod affine;
@@ -42,6 +50,7 @@ pub use cache::{Cache, FilmFailure};
 pub use dataset::{Dataset, Film, ReadCounts};
 pub use error::{DataError, RowError};
 pub use fixed::FixedBatches;
+pub use formats::Format;
 pub use loader::{Batch, Loader, LoaderConfig, Share};
 pub use ready::{ReadyDataset, SplitDataset};
 pub use resize::{Fit, InputSize, LabelledBox, PreparedFilm, ResizeMap, prepare_film};

@@ -1,7 +1,7 @@
 //! Filling a prepared cache: every film is decoded once and resized to every input asked for.
 
 use crate::cache_index::{
-    Appender, Folder, Header, Index, Record, SourceStamp, film_bytes, read_bytes, read_index, to_bytes,
+    Appender, Folder, Header, Index, PixelDepth, Record, SourceStamp, read_bytes, read_index,
 };
 use crate::error::{panic_message, reading, writing};
 use crate::parallel::in_parallel;
@@ -59,6 +59,23 @@ pub fn prepare(
     threads: usize,
     on_progress: OnProgress<'_>,
 ) -> Result<PrepareOutcome, DataError> {
+    prepare_as(dataset, dir, inputs, read, None, threads, on_progress)
+}
+
+/// As [`prepare`], with a grey value kept in `depth`; `None` keeps to the depth of the films that are there, and
+/// begins with 16 bits. Films of another depth are made again.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_as(
+    dataset: &Dataset,
+    dir: &Path,
+    inputs: &[InputSize],
+    read: &ReadOptions,
+    depth: Option<PixelDepth>,
+    threads: usize,
+    on_progress: OnProgress<'_>,
+) -> Result<PrepareOutcome, DataError> {
     let inputs = distinct(inputs)?;
     refuse_same_ids(dataset)?;
     let stamps: HashMap<&str, SourceStamp> = dataset
@@ -71,12 +88,13 @@ pub fn prepare(
     let mut outcome = PrepareOutcome::default();
     let (mut appenders, mut ready, mut locks) = (Vec::new(), Vec::new(), Vec::new());
     for input in &inputs {
-        let store = open_store(dir, input, read, &stamps, threads)?;
+        let store = open_store(dir, input, read, depth, &stamps, threads)?;
         outcome.dropped += store.dropped;
         appenders.push(store.appender);
         ready.push(store.ready);
         locks.push(store.lock);
     }
+    let depths: Vec<PixelDepth> = appenders.iter().map(Appender::depth).collect();
     // Inputs that a film still lacks.
     let wanted = |film: &Film| -> Vec<usize> {
         (0..inputs.len()).filter(|&k| !ready[k].contains(&film.annotation.image_id)).collect()
@@ -89,12 +107,11 @@ pub fn prepare(
     on_progress(Progress { done, total });
     let mut failures: Vec<(usize, FilmFailure)> = Vec::new();
     let job = |i: usize| {
-        catch_unwind(AssertUnwindSafe(|| decode(todo[i], &inputs, &wanted(todo[i]), read))).unwrap_or_else(
-            |panic| {
+        catch_unwind(AssertUnwindSafe(|| decode(todo[i], &inputs, &depths, &wanted(todo[i]), read)))
+            .unwrap_or_else(|panic| {
                 let (path, message) = (todo[i].path.display(), panic_message(panic.as_ref()));
                 Err(format!("{path}: the reader panicked: {message}"))
-            },
-        )
+            })
     };
     let appended = in_parallel(todo.len(), threads, job, |i, made| {
         match made {
@@ -166,6 +183,7 @@ struct Entry {
 fn decode(
     film: &Film,
     inputs: &[InputSize],
+    depths: &[PixelDepth],
     wanted: &[usize],
     read: &ReadOptions,
 ) -> Result<Vec<Entry>, String> {
@@ -175,7 +193,7 @@ fn decode(
     let provenance = serde_json::to_value(&radiograph.provenance).map_err(|e| e.to_string())?;
     let entry = |&input: &usize| {
         let prepared = prepare_film(&radiograph, &inputs[input]);
-        let bytes = to_bytes(&prepared.pixels);
+        let bytes = depths[input].to_bytes(&prepared.pixels);
         let sha256 = hex(&Sha256::digest(&bytes));
         let record = Record {
             image_id: film.annotation.image_id.clone(),
@@ -206,6 +224,7 @@ fn open_store(
     dir: &Path,
     input: &InputSize,
     read: &ReadOptions,
+    depth: Option<PixelDepth>,
     stamps: &HashMap<&str, SourceStamp>,
     threads: usize,
 ) -> Result<OpenStore, DataError> {
@@ -221,8 +240,9 @@ fn open_store(
         Err(TryLockError::Error(source)) => return Err(DataError::Write { path: lock_path, source }),
     }
 
-    let header = Header::new(read.policy, read.frame, *input);
     let found = read_index(&folder, input)?;
+    let there = found.as_ref().and_then(|index| Some(index.header.as_ref()?.depth));
+    let header = Header::new(read.policy, read.frame, *input, depth.or(there).unwrap_or_default());
     let there_before = found.as_ref().map(|index| index.records.len() + index.unsound);
     let same_header = found.as_ref().is_some_and(|index| index.header.as_ref() == Some(&header));
     let mut kept = match found {
@@ -230,7 +250,7 @@ fn open_store(
         _ => Vec::new(),
     };
     kept.retain(|r| stamps.get(r.image_id.as_str()).is_none_or(|stamp| *stamp == r.source));
-    let sound = sound_records(&folder, input, &kept, threads)?;
+    let sound = sound_records(&folder, input, header.depth, &kept, threads)?;
     let mut sound = sound.into_iter();
     kept.retain(|_| sound.next().unwrap_or(false));
 
@@ -254,16 +274,17 @@ fn latest(index: Index) -> Vec<Record> {
 fn sound_records(
     folder: &Folder,
     input: &InputSize,
+    depth: PixelDepth,
     records: &[Record],
     threads: usize,
 ) -> Result<Vec<bool>, DataError> {
     const FILMS_A_JOB: usize = 64;
-    let path = folder.pixels();
+    let path = folder.pixels(depth);
     let jobs: Vec<&[Record]> = records.chunks(FILMS_A_JOB).collect();
     let mut sound = vec![false; records.len()];
     let check = |job: usize| -> Result<Vec<bool>, DataError> {
         let mut file = File::open(&path).map_err(reading(&path))?;
-        let mut bytes = vec![0u8; film_bytes(input) as usize];
+        let mut bytes = vec![0u8; depth.film_bytes(input) as usize];
         jobs[job]
             .iter()
             .map(|record| {

@@ -5,7 +5,8 @@
 //! today must not move a study from one split to another.
 
 use crate::cache::{self, Cache, FilmFailure};
-use crate::vindr::{self, VindrOptions};
+use crate::formats::{self, Format};
+use crate::vindr::VindrOptions;
 use crate::{DataError, Dataset, HoldOut, InputSize, split};
 use spinexr_core::Split;
 use spinexr_core::progress::OnProgress;
@@ -34,13 +35,25 @@ pub struct ReadyDataset {
 }
 
 impl SplitDataset {
-    /// Reads `dir`, holds validation studies out and checks that no study is in two splits.
+    /// Reads `dir` in the format named, or the one it is laid out in, holds validation studies out and checks that no
+    /// study is in two splits. A data set that has a validation part of its own keeps it: fraction and seed are then of
+    /// no use.
     ///
     /// # Errors
-    /// As [`vindr::read`], [`split::hold_out_validation`] and [`split::check_leakage`].
-    pub fn read(dir: &Path, validation_fraction: f64, split_seed: u64) -> Result<Self, DataError> {
-        let mut dataset = vindr::read(dir)?;
-        let hold_out = split::hold_out_validation(&mut dataset, validation_fraction, split_seed)?;
+    /// As [`formats::read`], [`split::hold_out_validation`] and [`split::check_leakage`].
+    pub fn read(
+        dir: &Path,
+        format: Option<Format>,
+        validation_fraction: f64,
+        split_seed: u64,
+    ) -> Result<Self, DataError> {
+        let mut dataset = formats::read(dir, format)?;
+        let has_own = dataset.of(Split::Validation).next().is_some();
+        let hold_out = if has_own {
+            HoldOut::of_own_part(&dataset)
+        } else {
+            split::hold_out_validation(&mut dataset, validation_fraction, split_seed)?
+        };
         split::check_leakage(&dataset)?;
         Ok(Self { dataset, hold_out })
     }

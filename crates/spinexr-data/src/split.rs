@@ -34,6 +34,16 @@ impl HoldOut {
         Self { validation_fraction, split_seed, studies_sha256: hex(&hash.finalize()) }
     }
 
+    /// Of a data set with a validation part of its own: its share is what it is, and no seed drew it.
+    pub fn of_own_part(dataset: &Dataset) -> Self {
+        let studies = |split| {
+            let ids = dataset.of(split).map(|f| f.annotation.study_id.as_str());
+            ids.collect::<BTreeSet<_>>().len()
+        };
+        let (train, validation) = (studies(Split::Train), studies(Split::Validation));
+        Self::of(dataset, validation as f64 / (train + validation).max(1) as f64, 0)
+    }
+
     /// The same studies, however they were drawn.
     pub fn same_studies(&self, other: &Self) -> bool {
         self.studies_sha256 == other.studies_sha256
@@ -187,6 +197,28 @@ pub fn check_patient_leakage(
         }
     }
     Ok(())
+}
+
+/// Something that ought to be in one split and is in several, with a film of each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leak<'a> {
+    /// What they share: a study, a patient, their pixels.
+    pub key: String,
+    /// The first film of every split that has one, in the order of splits; two or more.
+    pub films: Vec<&'a Film>,
+}
+
+/// All that is in several splits; `key_of` gives what a film must share with its own split only, `None` where not
+/// known. In the order of keys.
+pub fn leaks<'a>(dataset: &'a Dataset, mut key_of: impl FnMut(&Film) -> Option<String>) -> Vec<Leak<'a>> {
+    let mut by_key: BTreeMap<String, BTreeMap<Split, &Film>> = BTreeMap::new();
+    for film in &dataset.films {
+        if let Some(key) = key_of(film) {
+            by_key.entry(key).or_default().entry(film.split).or_insert(film);
+        }
+    }
+    let several = by_key.into_iter().filter(|(_, films)| films.len() > 1);
+    several.map(|(key, films)| Leak { key, films: films.into_values().collect() }).collect()
 }
 
 #[cfg(test)]

@@ -5,14 +5,16 @@
 //! DIR/annotations/test.csv    DIR/test_images/<image_id>.dicom
 //! DIR/annotations/classes.txt                                    other classes than the release's, one a line
 //! ```
-//! One part may be missing. Without `classes.txt`, which the release does not have, labels are those of the release,
-//! the 13 categories folded into seven classes. What is broken is an error with file, line and column; what the release is known
+//! Parts may be missing, and there may be a `validation` part beside them, as `spinexr data split` writes it. Without
+//! `classes.txt`, which the release does not have, labels are those of the release, the 13 categories folded into
+//! seven classes. What is broken is an error with file, line and column; what the release is known
 //! to contain (repeated rows, boxes without extent or past the border, another spelling) is repaired and
 //! counted in [`crate::ReadCounts`]. Films may also be `.dcm`, `.png`, `.jpg` or `.jpeg` files.
 
 use crate::cache::FilmFailure;
 use crate::class_file;
 use crate::error::reading;
+use crate::formats;
 use crate::parallel::in_parallel;
 use crate::vindr_rows::{FilmRows, parse};
 use crate::{DataError, Dataset, Film, RowError};
@@ -22,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Extensions of film files, lower case.
-const FILM_EXTENSIONS: [&str; 5] = ["dicom", "dcm", "png", "jpg", "jpeg"];
+pub(crate) const FILM_EXTENSIONS: [&str; 5] = ["dicom", "dcm", "png", "jpg", "jpeg"];
 
 /// Largest annotation file, bytes; the release's are under 4 MB.
 const MAX_ANNOTATION_BYTES: u64 = 1 << 30;
@@ -63,20 +65,7 @@ pub fn read(dir: &Path) -> Result<Dataset, DataError> {
 /// # Errors
 /// As [`read`].
 pub fn read_with(dir: &Path, options: &VindrOptions) -> Result<Dataset, DataError> {
-    let (dataset, mut errors) = read_and_collect(dir, options)?;
-    if errors.is_empty() {
-        if dataset.films.is_empty() {
-            return Err(DataError::Layout {
-                path: dir.to_owned(),
-                expected: "annotated films with their files".to_owned(),
-                found: format!("{} annotated films, none with a file", dataset.read.without_file.len()),
-            });
-        }
-        return Ok(dataset);
-    }
-    let total = errors.len();
-    errors.truncate(options.listed_errors.max(1));
-    Err(DataError::Rows { errors, total })
+    formats::strict(dir, options, read_and_collect(dir, options)?)
 }
 
 /// Reads `dir` and gives every broken row beside the sound films. A film with a broken row is left out as a
@@ -90,8 +79,8 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     let mut dataset = Dataset { classes: read_classes(dir)?, ..Dataset::default() };
     let mut errors = Vec::new();
     let mut parts = 0;
-    for split in [Split::Train, Split::Test] {
-        let csv = dir.join("annotations").join(format!("{split}.csv"));
+    for split in Split::ALL {
+        let csv = annotation_file(dir, split);
         let images = dir.join(format!("{split}_images"));
         if !csv.exists() {
             // Films without any annotation file are counted like films without a row.
@@ -100,7 +89,8 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
         }
         parts += 1;
         let bytes = read_annotation_file(&csv)?;
-        let films = parse(&csv, &bytes, &dataset.classes, options, &mut dataset.read, &mut errors)?;
+        let (read, odd_rows) = (&mut dataset.read, &mut dataset.odd_rows);
+        let films = parse(&csv, &bytes, &dataset.classes, options, read, odd_rows, &mut errors)?;
         join_files(&mut dataset, films, film_files(&images)?, split);
     }
     if parts == 0 {
@@ -112,6 +102,16 @@ pub fn read_and_collect(dir: &Path, options: &VindrOptions) -> Result<(Dataset, 
     }
     errors.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     Ok((dataset, errors))
+}
+
+/// Where the rows of a part are.
+pub(crate) fn annotation_file(dir: &Path, split: Split) -> PathBuf {
+    dir.join("annotations").join(format!("{split}.csv"))
+}
+
+/// The folder has an annotation file of this format.
+pub(crate) fn is_in(dir: &Path) -> bool {
+    Split::ALL.into_iter().any(|split| annotation_file(dir, split).is_file())
 }
 
 /// The classes of `annotations/classes.txt`; those of the release where there is no such file.
@@ -136,7 +136,7 @@ fn read_annotation_file(path: &Path) -> Result<Vec<u8>, DataError> {
 }
 
 /// Film files of a folder by image id; a missing folder has none.
-fn film_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
+pub(crate) fn film_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, DataError> {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -1,5 +1,6 @@
 //! The rows of a VinDr-SpineXR annotation file.
 
+use crate::dataset::{OddRow, OddRowKind};
 use crate::vindr::{COLUMNS, NO_FINDING, VindrOptions};
 use crate::{DataError, ReadCounts, RowError};
 use csv::ByteRecord;
@@ -25,13 +26,15 @@ pub(crate) struct FilmRows {
 /// What is wrong with a row: column, expected, found.
 type Fault = (&'static str, String, String);
 
-/// Reads the rows of one file; broken ones go to `errors`, irregular ones are counted.
+/// Reads the rows of one file; broken ones go to `errors`, irregular ones are counted, and listed in `odd_rows`
+/// where they lose something.
 pub(crate) fn parse(
     path: &Path,
     bytes: &[u8],
     classes: &ClassList,
     options: &VindrOptions,
     counts: &mut ReadCounts,
+    odd_rows: &mut Vec<OddRow>,
     errors: &mut Vec<RowError>,
 ) -> Result<Vec<FilmRows>, DataError> {
     let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
@@ -48,6 +51,7 @@ pub(crate) fn parse(
         let record = record.map_err(|e| csv_failure(path, &e))?;
         let line = lines.line_of(record.position().map_or(0, |p| p.byte()) as usize);
         let mut film = None;
+        let before = odd_so_far(counts);
         let read = Row::split(&record, &columns, header.len()).and_then(|row| {
             let i = *by_id.entry(row.image_id.to_owned()).or_insert_with(|| {
                 films.push(FilmRows::new(&row, line));
@@ -57,7 +61,20 @@ pub(crate) fn parse(
             films[i].add(&row, line, classes, options, counts)
         });
         match read {
-            Ok(()) => counts.rows += 1,
+            Ok(()) => {
+                counts.rows += 1;
+                let image_id = film.map_or("", |i: usize| films[i].annotation.image_id.as_str());
+                for ((_, before), (kind, now)) in before.into_iter().zip(odd_so_far(counts)) {
+                    if now > before {
+                        odd_rows.push(OddRow {
+                            path: path.to_owned(),
+                            line,
+                            image_id: image_id.to_owned(),
+                            kind,
+                        });
+                    }
+                }
+            }
             Err((column, expected, found)) => {
                 if let Some(i) = film {
                     films[i].broken = true;
@@ -73,6 +90,31 @@ pub(crate) fn parse(
         }
     }
     Ok(films)
+}
+
+/// The cells of every row, in the order of [`COLUMNS`], whatever stands in them.
+pub(crate) fn cells(path: &Path, bytes: &[u8]) -> Result<Vec<Vec<String>>, DataError> {
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text);
+    let columns = find_columns(path, &reader.byte_headers().map_err(|e| csv_failure(path, &e))?.clone())?;
+    let cell = |record: &ByteRecord, at: usize| {
+        String::from_utf8_lossy(record.get(at).unwrap_or_default()).into_owned()
+    };
+    reader
+        .into_byte_records()
+        .map(|record| {
+            let record = record.map_err(|e| csv_failure(path, &e))?;
+            Ok(columns.iter().map(|&at| cell(&record, at)).collect())
+        })
+        .collect()
+}
+
+fn odd_so_far(counts: &ReadCounts) -> [(OddRowKind, usize); 3] {
+    [
+        (OddRowKind::Repeated, counts.duplicate_rows),
+        (OddRowKind::PastBorder, counts.clipped_boxes),
+        (OddRowKind::Thin, counts.thin_boxes),
+    ]
 }
 
 fn csv_failure(path: &Path, error: &csv::Error) -> DataError {
@@ -203,7 +245,7 @@ impl<'a> Row<'a> {
 }
 
 /// An image id becomes part of file names.
-fn is_file_stem(id: &str) -> bool {
+pub(crate) fn is_file_stem(id: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     !id.is_empty() && id.len() <= 200 && !id.starts_with('.') && id.bytes().all(allowed)
 }

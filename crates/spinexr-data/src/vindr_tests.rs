@@ -86,6 +86,9 @@ fn known_irregularities_are_repaired_and_counted() {
         blank_cells: 2,
         byte_order_marks: 1,
         crlf_files: 1,
+        crowd_regions: 0,
+        polygons: 0,
+        without_split: vec![],
         without_file: vec!["gone".to_owned()],
         without_annotation: vec![dir.path().join("train_images/stray.dicom")],
     };
@@ -244,7 +247,7 @@ proptest::proptest! {
         let mut text = if header { HEADER.as_bytes().to_vec() } else { Vec::new() };
         text.extend(bytes);
         let (mut counts, mut errors) = (crate::ReadCounts::default(), Vec::new());
-        drop(parse(Path::new("x.csv"), &text, &ClassList::vindr(), &VindrOptions::new(), &mut counts, &mut errors));
+        drop(parse(Path::new("x.csv"), &text, &ClassList::vindr(), &VindrOptions::new(), &mut counts, &mut vec![], &mut errors));
     }
 }
 

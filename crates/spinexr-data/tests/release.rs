@@ -72,7 +72,7 @@ fn a_broken_film_is_left_out_and_moves_no_study() {
     write_release(dir.path());
     let inputs = [(Policy::Vindr, SQUARE), (Policy::Standard, TALL)];
     let ready = || {
-        let split = SplitDataset::read(dir.path(), 0.34, 5).unwrap();
+        let split = SplitDataset::read(dir.path(), None, 0.34, 5).unwrap();
         let splits = [Split::Train, Split::Validation];
         split.prepare(&splits, &dir.path().join("cache"), &inputs, 2, &silent).unwrap()
     };
@@ -99,7 +99,7 @@ fn a_broken_film_is_left_out_and_moves_no_study() {
     assert_eq!(rest.hold_out, sound.hold_out);
 
     // Another process takes what this one has prepared, and leaves out the same film.
-    let split = SplitDataset::read(dir.path(), 0.34, 5).unwrap();
+    let split = SplitDataset::read(dir.path(), None, 0.34, 5).unwrap();
     let splits = [Split::Train, Split::Validation];
     let other = split.prepared(&splits, &dir.path().join("cache"), &inputs).unwrap();
     assert_eq!((other.dataset.films, other.hold_out), (rest.dataset.films, rest.hold_out));

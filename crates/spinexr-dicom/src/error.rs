@@ -121,6 +121,14 @@ pub enum ReadError {
         /// Frames in the file.
         frames: u32,
     },
+    /// A key file of the wrong size.
+    #[error("{}: expected a key of 32 to 4096 bytes, found {found}", path.display())]
+    Key {
+        /// File.
+        path: PathBuf,
+        /// Its size, bytes.
+        found: u64,
+    },
     /// Compressed or packed pixels do not decode.
     #[error("{}: pixel data ({syntax}): {reason}", path.display())]
     Pixels {

@@ -21,9 +21,12 @@ mod attributes;
 mod codec;
 mod colour;
 mod dataset;
+mod deidentify;
 mod error;
+mod examine;
 mod film;
 mod find;
+mod instance;
 mod lut;
 mod modality;
 pub mod npy;
@@ -40,12 +43,17 @@ mod vindr;
 mod window;
 mod write;
 
+pub use deidentify::{
+    Dates, Deidentified, DeidentifyOptions, DeidentifyReport, Key, MaskRect, Retain, deidentify,
+};
 pub use error::{ReadError, WriteError};
+pub use examine::{Examined, ExaminedPixels, examine_film, examine_header};
 pub use film::{
     Display, FilmHeader, Format, ModalityApplied, PolarityApplied, Provenance, Radiograph, StageData,
     StageImage, VoiApplied, VoiFunction,
 };
 pub use find::find_films;
+pub use instance::{Instance, is_uid, read_instance};
 pub use options::{Limits, Policy, ReadOptions, Stage};
 pub use read::{read_film, read_header, read_size, read_stage, read_stage_from};
 pub use write::{DxFilm, DxSyntax, derived_uid, encode_dx, write_dx};

@@ -14,7 +14,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// Bytes read of a file when only its header is wanted. Headers are mostly a few kB.
-const HEAD_BYTES: u64 = 1 << 16;
+pub(crate) const HEAD_BYTES: u64 = 1 << 16;
 
 /// A film ready for a model or a viewer.
 ///
@@ -130,7 +130,7 @@ fn within_limit(path: &Path, found: u64, limits: &Limits) -> Result<(), ReadErro
 }
 
 /// File stem. Only a film's extension is cut: the last part of a bare UID is not one.
-fn image_id(path: &Path) -> String {
+pub(crate) fn image_id(path: &Path) -> String {
     let has_extension = path.extension().and_then(|e| e.to_str()).is_some_and(|extension| {
         ["dcm", "dicom", "png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
     });
@@ -177,17 +177,25 @@ fn sniff(path: &Path, bytes: &[u8]) -> Result<Format, ReadError> {
 }
 
 /// The first part of a file.
-struct Head {
+pub(crate) struct Head {
     bytes: Vec<u8>,
     complete: bool,
     format: Format,
 }
 
 impl Head {
-    fn open(path: &Path, limits: &Limits) -> Result<Self, ReadError> {
+    pub(crate) fn open(path: &Path, limits: &Limits) -> Result<Self, ReadError> {
         let (bytes, complete) = read_bytes(path, HEAD_BYTES, limits)?;
         let format = sniff(path, &bytes)?;
         Ok(Self { bytes, complete, format })
+    }
+
+    /// The header of a DICOM file; `None` for a PNG or JPEG file.
+    pub(crate) fn dicom(self, path: &Path, limits: &Limits) -> Result<Option<DataSet>, ReadError> {
+        match self.format {
+            Format::Dicom => self.data_set(path, limits).map(Some),
+            Format::Png | Format::Jpeg => Ok(None),
+        }
     }
 
     /// The header of a DICOM file: from the first part, or from all of it when that does not reach the pixels.
@@ -205,7 +213,7 @@ impl Head {
 }
 
 /// A file in memory, not yet decoded.
-enum Source<'a> {
+pub(crate) enum Source<'a> {
     Dicom { path: &'a Path, data_set: Box<DataSet> },
     Raster { path: &'a Path, bytes: Vec<u8>, format: Format },
 }
@@ -216,7 +224,7 @@ impl<'a> Source<'a> {
         Self::of_bytes(path, bytes, options)
     }
 
-    fn of_bytes(path: &'a Path, bytes: Vec<u8>, options: &ReadOptions) -> Result<Self, ReadError> {
+    pub(crate) fn of_bytes(path: &'a Path, bytes: Vec<u8>, options: &ReadOptions) -> Result<Self, ReadError> {
         within_limit(path, bytes.len() as u64, &options.limits)?;
         match sniff(path, &bytes)? {
             Format::Dicom => {
@@ -227,7 +235,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn film_header(&self) -> FilmHeader {
+    pub(crate) fn film_header(&self) -> FilmHeader {
         match self {
             Self::Dicom { path, data_set } => data_set.film_header(image_id(path)),
             Self::Raster { path, .. } => FilmHeader { image_id: image_id(path), ..FilmHeader::default() },
@@ -235,10 +243,29 @@ impl<'a> Source<'a> {
     }
 
     fn stage(&self, stage: Stage, options: &ReadOptions) -> Result<StageImage, ReadError> {
+        self.stage_seen(stage, options, |_| {})
+    }
+
+    /// The display stage; `see` is shown the stored values on the way.
+    pub(crate) fn display(
+        &self,
+        options: &ReadOptions,
+        see: impl FnOnce(&Stored),
+    ) -> Result<StageImage, ReadError> {
+        self.stage_seen(Stage::Display, options, see)
+    }
+
+    fn stage_seen(
+        &self,
+        stage: Stage,
+        options: &ReadOptions,
+        see: impl FnOnce(&Stored),
+    ) -> Result<StageImage, ReadError> {
         match self {
             Self::Dicom { path, data_set } => {
                 let mut notes = data_set.notes.clone();
                 let stored = read_stored(path, data_set, options, None, &mut notes)?;
+                see(&stored);
                 let mut image = stage_of(path, data_set, stored, stage, options, notes)?;
                 image.provenance.transfer_syntax = Some(data_set.syntax.uid.clone());
                 image.provenance.photometric = data_set.text(tags::PHOTOMETRIC_INTERPRETATION);
@@ -261,6 +288,7 @@ impl<'a> Source<'a> {
                     format: raster_format(raster.height, raster.width, raster.bits),
                     is_luma: true,
                 };
+                see(&stored);
                 let mut image = stage_of(path, &DataSet::empty(), stored, stage, options, notes)?;
                 image.provenance.format = *format;
                 Ok(image)

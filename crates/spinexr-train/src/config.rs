@@ -9,7 +9,7 @@ use crate::ema::EmaConfig;
 use crate::optim::{OptimiserConfig, Rule};
 use crate::schedule::{Decay, Schedule};
 use serde::{Deserialize, Serialize};
-use spinexr_data::{AugmentConfig, InputSize, SamplerConfig};
+use spinexr_data::{AugmentConfig, Format, InputSize, SamplerConfig};
 use spinexr_dicom::Policy;
 use spinexr_models::resnet::NormMode;
 use spinexr_models::weights::sources::Source;
@@ -59,11 +59,15 @@ pub enum Protocol {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Data set in the VinDr-SpineXR layout.
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC.
     pub dir: PathBuf,
+    /// Which of them; absent for the one that the folder is laid out in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
     /// Folder of the prepared films.
     pub cache_dir: PathBuf,
-    /// Share of the training studies held out for validation, in (0, 1).
+    /// Share of the training studies held out for validation, in (0, 1). A data set that has a validation part of its
+    /// own keeps it.
     pub validation_fraction: f64,
     /// Seed of that hold-out. Apart from `seed`, so that the members of an ensemble differ in that one and share
     /// this: thresholds for them together are chosen on films that none of them was trained on.

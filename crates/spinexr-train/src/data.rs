@@ -102,7 +102,7 @@ pub fn load(
     on_progress: OnProgress<'_>,
 ) -> Result<TrainData, TrainError> {
     let data = &experiment.data;
-    let split = SplitDataset::read(&data.dir, data.validation_fraction, data.split_seed)?;
+    let split = SplitDataset::read(&data.dir, data.format, data.validation_fraction, data.split_seed)?;
     let splits = [Split::Train, Split::Validation];
     let inputs = [(data.policy, experiment.model.input)];
     let ready = if ranks.is_first() {

@@ -4,7 +4,7 @@
 use crate::console::{percent, table};
 use anyhow::{Context, Result, bail};
 use spinexr_core::{FilmPrediction, Split, whole_file};
-use spinexr_data::{Dataset, vindr};
+use spinexr_data::{Dataset, formats, vindr};
 use spinexr_dicom::{ReadOptions, read_film};
 use spinexr_eval::report::Thumbnail;
 use spinexr_eval::run::{Protocol, RunOptions, RunReport, ThresholdSource};
@@ -22,7 +22,7 @@ const THUMBNAIL_SIDE_PX: u32 = 520;
 ///
 /// All test films of the data set are there, predicted or not, so that a film left out is noticed.
 pub fn read(predictions: &Path, annotations: &Path) -> Result<(Vec<FilmPrediction>, Dataset)> {
-    let mut dataset = vindr::read(annotations)
+    let mut dataset = formats::read(annotations, None)
         .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
     let films = records::read_of_classes(predictions, &dataset.classes)?;
     let predicted: HashMap<&str, &FilmPrediction> = films.iter().map(|f| (f.image.as_str(), f)).collect();

@@ -72,6 +72,8 @@ enum Command {
     Evaluate(commands::evaluate::Args),
     /// Look at, verify, combine, import and export bundles
     Model(commands::model::Args),
+    /// Serve: films in over DICOM and HTTP, results out to archives
+    Serve(commands::serve::Args),
     /// Say what this build and this machine can do, with a self-test of each part
     Doctor(commands::doctor::Args),
 }
@@ -101,6 +103,7 @@ fn run(command: Command, global: &Global) -> CommandResult {
         Command::ReadSr(args) => commands::read_sr::run(args, global),
         Command::Evaluate(args) => commands::evaluate::run(args, global),
         Command::Model(args) => commands::model::run(args, global),
+        Command::Serve(args) => commands::serve::run(args, global),
         Command::Doctor(args) => commands::doctor::run(args, global),
     }
 }

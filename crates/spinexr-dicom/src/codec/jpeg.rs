@@ -1,7 +1,7 @@
-//! JPEG baseline and lossless through dicom-rs' decoder, 12-bit DCT through our own, fenced in: the frame header is compared with the data
+//! JPEG baseline and lossless colour through dicom-rs' decoder, 12-bit DCT and lossless grey through our own, fenced in: the frame header is compared with the data
 //! set before anything is decoded, and a panic of the decoder is an error of the file.
 
-use super::{Colour, Samples, jpeg_dct};
+use super::{Colour, Samples, jpeg_dct, jpeg_lossless};
 use crate::pixel_format::PixelFormat;
 use dicom_core::smallvec::smallvec;
 use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
@@ -72,6 +72,12 @@ pub(super) fn decode(stream: &[u8], format: &PixelFormat, uid: &str) -> Result<S
         }
         let values = jpeg_dct::decode_12_bit(stream, format.height, format.width)?;
         return Ok(Samples { values, colour: Colour::AsDeclared, precision: Some(12) });
+    }
+
+    if lossless && header.components == 1 {
+        let (height, width, precision) = (format.height, format.width, header.precision);
+        let values = jpeg_lossless::decode(stream, height, width, precision)?;
+        return Ok(Samples { values, colour: Colour::AsDeclared, precision: Some(precision) });
     }
 
     // dicom-rs does not list the retired syntaxes; their streams of 8 bits go where the extended ones go.

@@ -5,12 +5,11 @@
 //! annexes C and F, progression of annex G, the inverse DCT of A.3.3 in `f32`, rounded once. A stream that ends
 //! before its last block is an error, never a grey rest.
 
+use super::jpeg_entropy::{Bits, Huffman, HuffmanTables, MISSING_TABLE, segment};
 use std::f32::consts::PI;
 
 /// Samples of a block.
 const BLOCK: usize = 64;
-/// Bits looked up at once when a Huffman code is decoded.
-const LOOKUP_BITS: u32 = 9;
 /// Most scans of a frame. Encoders make about ten; the rest would only cost time.
 const MAX_SCANS: usize = 256;
 
@@ -68,7 +67,7 @@ pub(super) fn decode_12_bit(stream: &[u8], height: usize, width: usize) -> Resul
                 frame = Some(Frame::of(segment, marker == 0xC2)?);
                 coefficients = vec![[0; BLOCK]; blocks];
             }
-            0xC4 => tables.read_huffman(segment)?,
+            0xC4 => tables.huffman.read(segment)?,
             0xDB => tables.read_quantisation(segment)?,
             0xDD => {
                 let &[high, low] = segment else { return Err("restart interval of a wrong length".into()) };
@@ -92,30 +91,6 @@ pub(super) fn decode_12_bit(stream: &[u8], height: usize, width: usize) -> Resul
             }
             _ => {}
         }
-    }
-}
-
-/// The marker segment at `at`: marker, parameters, end.
-fn segment(stream: &[u8], mut at: usize) -> Result<(u8, &[u8], usize), String> {
-    while stream.get(at..at + 2) == Some(&[0xFF, 0xFF]) {
-        at += 1;
-    }
-    let Some(&[0xFF, marker]) = stream.get(at..at + 2) else {
-        return Err(format!("expected a JPEG marker at byte {at}"));
-    };
-    if matches!(marker, 0x01 | 0xD0..=0xD9) {
-        return Ok((marker, &[], at + 2));
-    }
-    let length = match stream.get(at + 2..at + 4) {
-        Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
-        _ => 0,
-    };
-    if length < 2 {
-        return Err(format!("marker FF{marker:02X} at byte {at} has no segment"));
-    }
-    match stream.get(at + 4..at + 2 + length) {
-        Some(segment) => Ok((marker, segment, at + 2 + length)),
-        None => Err(format!("the JPEG ends inside the segment of marker FF{marker:02X}")),
     }
 }
 
@@ -178,8 +153,7 @@ impl Pass {
 #[derive(Default)]
 struct Tables {
     quantisation: [Option<[u16; BLOCK]>; 4],
-    dc: [Option<Huffman>; 4],
-    ac: [Option<Huffman>; 4],
+    huffman: HuffmanTables,
     /// Blocks between restart markers; 0 without them.
     restart_interval: usize,
 }
@@ -210,27 +184,6 @@ impl Tables {
         Ok(())
     }
 
-    /// Define Huffman Tables, T.81 B.2.4.2.
-    fn read_huffman(&mut self, mut segment: &[u8]) -> Result<(), String> {
-        while let Some((&head, rest)) = segment.split_first() {
-            let class = match head >> 4 {
-                0 => &mut self.dc,
-                1 => &mut self.ac,
-                _ => return Err("Huffman table of an unknown class".into()),
-            };
-            let (Some(slot), Some(counts)) =
-                (class.get_mut(usize::from(head & 15)), rest.first_chunk::<16>())
-            else {
-                return Err("broken Huffman table".into());
-            };
-            let total: usize = counts.iter().map(|&n| usize::from(n)).sum();
-            let symbols = rest.get(16..16 + total).ok_or("a Huffman table ends early")?;
-            *slot = Some(Huffman::new(counts, symbols)?);
-            segment = &rest[16 + total..];
-        }
-        Ok(())
-    }
-
     /// Decodes the scan whose header is `header` and whose entropy-coded data begins `data`, into the
     /// coefficients. Returns the bytes used.
     fn scan(
@@ -247,8 +200,8 @@ impl Tables {
             return Err("the scan names a component that the frame does not have".into());
         }
         let pass = Pass::of(frame.progressive, start, end, approximation)?;
-        let dc = || huffman(&self.dc, selectors >> 4);
-        let ac = || huffman(&self.ac, selectors & 15);
+        let dc = || self.huffman.dc(selectors >> 4);
+        let ac = || self.huffman.ac(selectors & 15);
         let mut coder = BlockDecoder { bits: Bits::new(data), previous_dc: 0, ended_blocks: 0 };
         for (i, block) in coefficients.iter_mut().enumerate() {
             if self.restart_interval > 0 && i > 0 && i % self.restart_interval == 0 {
@@ -299,12 +252,6 @@ impl Tables {
         }
         Ok(pixels)
     }
-}
-
-const MISSING_TABLE: &str = "a table that the scan names is missing";
-
-fn huffman(tables: &[Option<Huffman>; 4], index: u8) -> Result<&Huffman, String> {
-    tables.get(usize::from(index)).and_then(Option::as_ref).ok_or_else(|| MISSING_TABLE.into())
 }
 
 /// Decodes blocks of one scan, one after the other.
@@ -476,157 +423,6 @@ impl InverseDct {
             }
         }
         samples
-    }
-}
-
-/// A Huffman table (T.81 annex C), looked up by the next bits.
-struct Huffman {
-    /// By the next [`LOOKUP_BITS`]: (length, symbol); length 0 for longer codes.
-    short: Vec<(u8, u8)>,
-    /// By length: the first code, and where its symbol lies.
-    first: [(u32, usize); 17],
-    /// Codes of each length.
-    counts: [u8; 17],
-    symbols: Vec<u8>,
-}
-
-impl Huffman {
-    fn new(counts_by_length: &[u8; 16], symbols: &[u8]) -> Result<Self, String> {
-        let mut short = vec![(0, 0); 1 << LOOKUP_BITS];
-        let (mut first, mut counts) = ([(0, 0); 17], [0u8; 17]);
-        counts[1..].copy_from_slice(counts_by_length);
-        let (mut code, mut at) = (0u32, 0usize);
-        for length in 1..=16u32 {
-            let count = u32::from(counts[length as usize]);
-            if code + count > 1 << length {
-                return Err("a Huffman table has more codes than fit".into());
-            }
-            first[length as usize] = (code, at);
-            for _ in 0..count {
-                if length <= LOOKUP_BITS {
-                    let spare = LOOKUP_BITS - length;
-                    let begin = (code << spare) as usize;
-                    short[begin..begin + (1 << spare)].fill((length as u8, symbols[at]));
-                }
-                code += 1;
-                at += 1;
-            }
-            code <<= 1;
-        }
-        Ok(Self { short, first, counts, symbols: symbols.to_vec() })
-    }
-
-    fn decode(&self, bits: &mut Bits<'_>) -> Result<u8, String> {
-        let next = bits.peek16();
-        let (length, symbol) = self.short[(next >> (16 - LOOKUP_BITS)) as usize];
-        if length > 0 {
-            bits.skip(u32::from(length))?;
-            return Ok(symbol);
-        }
-        for length in LOOKUP_BITS + 1..=16 {
-            let (first, at) = self.first[length as usize];
-            let code = next >> (16 - length);
-            if code >= first && code - first < u32::from(self.counts[length as usize]) {
-                bits.skip(length)?;
-                return Ok(self.symbols[at + (code - first) as usize]);
-            }
-        }
-        Err("no such Huffman code".into())
-    }
-}
-
-/// Entropy-coded data: bits from the highest on, a zero byte after each FF left out (T.81 F.1.2.3).
-struct Bits<'a> {
-    data: &'a [u8],
-    at: usize,
-    /// Bits not yet used, at the top.
-    cache: u64,
-    /// How many of them are from the data; the rest are zeros.
-    count: u32,
-}
-
-impl<'a> Bits<'a> {
-    fn new(data: &'a [u8]) -> Self {
-        Self { data, at: 0, cache: 0, count: 0 }
-    }
-
-    fn fill(&mut self) {
-        while self.count <= 56 {
-            let byte = match (self.data.get(self.at), self.data.get(self.at + 1)) {
-                (Some(0xFF), Some(0)) => {
-                    self.at += 2;
-                    0xFF
-                }
-                (Some(0xFF) | None, _) => return, // a marker, or the end
-                (Some(&byte), _) => {
-                    self.at += 1;
-                    byte
-                }
-            };
-            self.cache |= u64::from(byte) << (56 - self.count);
-            self.count += 8;
-        }
-    }
-
-    /// The next 16 bits, zeros behind the end.
-    fn peek16(&mut self) -> u32 {
-        if self.count < 16 {
-            self.fill();
-        }
-        (self.cache >> 48) as u32
-    }
-
-    fn skip(&mut self, bits: u32) -> Result<(), String> {
-        if bits > self.count {
-            return Err("the scan ends before its last block".into());
-        }
-        self.cache <<= bits;
-        self.count -= bits;
-        Ok(())
-    }
-
-    /// The next `bits` bits, at most 16.
-    fn unsigned(&mut self, bits: u32) -> Result<u32, String> {
-        if bits == 0 {
-            return Ok(0);
-        }
-        let value = self.peek16() >> (16 - bits);
-        self.skip(bits)?;
-        Ok(value)
-    }
-
-    /// Where the scan's data ends: at the next marker, or behind the last byte.
-    fn end(&self) -> usize {
-        let rest = self.data.get(self.at..).unwrap_or_default();
-        let marker = rest.windows(2).position(|pair| pair[0] == 0xFF && !matches!(pair[1], 0 | 0xFF));
-        marker.map_or(self.data.len(), |offset| self.at + offset)
-    }
-
-    /// A value of `bits` bits in the form of T.81 F.2.2.1 (EXTEND). At most 15.
-    fn signed(&mut self, bits: u32) -> Result<i32, String> {
-        if bits == 0 {
-            return Ok(0);
-        }
-        let value = (self.peek16() >> (16 - bits)) as i32;
-        self.skip(bits)?;
-        Ok(if value < 1 << (bits - 1) { value - (1 << bits) + 1 } else { value })
-    }
-
-    /// Passes a restart marker; what is left of the bits before it is padding.
-    fn restart(&mut self) -> Result<(), String> {
-        if self.count >= 8 {
-            return Err("data left over before a restart marker".into());
-        }
-        while self.data.get(self.at..self.at + 2) == Some(&[0xFF, 0xFF]) {
-            self.at += 1;
-        }
-        match self.data.get(self.at..self.at + 2) {
-            Some(&[0xFF, 0xD0..=0xD7]) => {
-                *self = Self { data: self.data, at: self.at + 2, cache: 0, count: 0 };
-                Ok(())
-            }
-            _ => Err("expected a restart marker".into()),
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 mod jpeg;
 mod jpeg2000;
 mod jpeg_dct;
+mod jpeg_entropy;
+mod jpeg_lossless;
 mod jpeg_ls;
 mod native;
 mod rle;

@@ -1,7 +1,7 @@
 //! The attributes of a DX image, in ascending order of tags.
 
 use super::element::{Element, Encoding, Value, decimal_string};
-use super::{DxFilm, derived_uid};
+use super::{DxFilm, implementation_class_uid};
 
 /// Digital X-Ray Image Storage – For Presentation.
 pub(super) const DX_FOR_PRESENTATION: &str = "1.2.840.10008.5.1.4.1.1.1.1";
@@ -14,7 +14,7 @@ pub(crate) fn preamble_and_meta(sop_class: &str, sop_instance: &str, transfer_sy
         Element::uid(0x0002_0002, sop_class),
         Element::uid(0x0002_0003, sop_instance),
         Element::uid(0x0002_0010, transfer_syntax),
-        Element::uid(0x0002_0012, derived_uid(b"spinexr implementation class")),
+        Element::uid(0x0002_0012, implementation_class_uid()),
         Element::text(0x0002_0013, "SH", "SPINEXR"),
     ] {
         element.write(Encoding::Explicit, &mut group);

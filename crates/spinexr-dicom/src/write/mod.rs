@@ -219,13 +219,22 @@ impl DxFilm {
 
 /// A UID under 2.25 (PS3.5 B.2) from the SHA-256 of `seed`: the same seed gives the same UID.
 pub fn derived_uid(seed: &[u8]) -> String {
-    let hash = Sha256::digest(seed);
+    uuid_uid(&Sha256::digest(seed).into())
+}
+
+/// A UID under 2.25 from the first 16 bytes of a hash.
+pub(crate) fn uuid_uid(hash: &[u8; 32]) -> String {
     let mut bytes = [0u8; 16];
     bytes.copy_from_slice(&hash[..16]);
     // The root stands for UUIDs: mark these bits as version 8 (custom), variant 1.
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     format!("2.25.{}", u128::from_be_bytes(bytes))
+}
+
+/// Implementation Class UID (0002,0012) of all files that this crate writes.
+pub(crate) fn implementation_class_uid() -> String {
+    derived_uid(b"spinexr implementation class")
 }
 
 /// The film as the bytes of a DICOM file. The same film gives the same bytes.

@@ -179,7 +179,12 @@ fn synthesise(args: &Args, global: &Global) -> Result<()> {
 /// Films of all splits, prepared for every model.
 fn prepare(experiments: &[Experiment], global: &Global) -> Result<ReadyDataset> {
     let first = &experiments[0];
-    let split = SplitDataset::read(&first.data.dir, first.data.validation_fraction, first.data.split_seed)?;
+    let split = SplitDataset::read(
+        &first.data.dir,
+        first.data.format,
+        first.data.validation_fraction,
+        first.data.split_seed,
+    )?;
     let inputs: Vec<_> = experiments.iter().map(|e| (e.data.policy, e.model.input)).collect();
     let bar = Bar::new("preparing films", global.quiet);
     let (cache_dir, threads) = (&first.data.cache_dir, global.thread_count());

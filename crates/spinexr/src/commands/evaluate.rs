@@ -71,7 +71,7 @@ struct RunArgs {
     /// Records of `spinexr predict`
     #[arg(long, value_name = "FILE")]
     predictions: PathBuf,
-    /// Data set in the VinDr-SpineXR layout; only its annotations are read
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC; only its annotations are read
     #[arg(long, value_name = "DIR")]
     annotations: PathBuf,
     /// Folder for report.json and report.html

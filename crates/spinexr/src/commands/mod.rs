@@ -8,5 +8,6 @@ pub mod image;
 pub mod model;
 pub mod predict;
 pub mod read_sr;
+pub mod serve;
 pub mod synth;
 pub mod train;

@@ -202,7 +202,7 @@ fn check_hold_outs(
     for model in models {
         model.check_hold_out(held).map_err(usage)?;
     }
-    let drawn = SplitDataset::read(annotations, held.validation_fraction, held.split_seed)
+    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
         .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
     first.check_hold_out(&drawn.hold_out).map_err(usage)?;
     let new: BTreeSet<&str> =

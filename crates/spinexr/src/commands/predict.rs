@@ -396,7 +396,7 @@ fn ready_films(
     global: &Global,
 ) -> Result<ReadyDataset, CommandError> {
     let data = &experiment.data;
-    let split = SplitDataset::read(&data.dir, data.validation_fraction, data.split_seed)
+    let split = SplitDataset::read(&data.dir, data.format, data.validation_fraction, data.split_seed)
         .map_err(anyhow::Error::from)?;
     let splits: Vec<Split> = splits.iter().map(|&s| s.into()).collect();
     if splits.contains(&Split::Validation) {

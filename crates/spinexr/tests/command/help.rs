@@ -17,6 +17,9 @@ fn every_command_shows_an_example() {
         vec!["synth"],
         vec!["data", "check"],
         vec!["data", "stats"],
+        vec!["data", "split"],
+        vec!["data", "deidentify"],
+        vec!["data", "convert"],
         vec!["data", "prepare"],
         vec!["image"],
         vec!["train"],
@@ -26,6 +29,7 @@ fn every_command_shows_an_example() {
         vec!["evaluate", "detections"],
         vec!["evaluate", "run"],
         vec!["model", "combine"],
+        vec!["serve"],
         vec!["doctor"],
     ];
     for command in commands {

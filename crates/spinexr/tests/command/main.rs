@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its setting fails")]
 
 mod broken_input;
+mod data;
 mod dicom_results;
 mod evaluation;
 mod films;
+mod formats;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod help;
 mod hold_out;
 mod models;
 mod resume;
+mod serve;
 
 use assert_cmd::Command;
 use std::path::{Path, PathBuf};

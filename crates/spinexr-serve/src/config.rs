@@ -1,0 +1,622 @@
+//! The configuration: TOML, every key optional, unknown keys refused. [`Config::load`] gives one that was checked.
+//!
+//! Without a file the service listens on loopback only, for demonstrations, and asks nobody for a token. On any other
+//! address it starts only with tokens (HTTP) and a list of peers (DICOM).
+
+use crate::error::ServeError;
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Every key with its meaning and its default, as a file.
+pub const REFERENCE: &str = include_str!("reference.toml");
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Folder for the job store, the films, the results and the audit log.
+    pub data_dir: PathBuf,
+    /// The HTTP side.
+    pub http: Http,
+    /// The DICOM side.
+    pub dicom: Dicom,
+    /// Jobs and deliveries.
+    pub queue: Queue,
+    /// What is kept, and for how long.
+    pub retention: Retention,
+    /// Who may use the HTTP API.
+    pub tokens: Vec<Token>,
+    /// Where results go.
+    pub destinations: Vec<Destination>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "spinexr-serve".into(),
+            http: Http::default(),
+            dicom: Dicom::default(),
+            queue: Queue::default(),
+            retention: Retention::default(),
+            tokens: vec![],
+            destinations: vec![],
+        }
+    }
+}
+
+/// The HTTP side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Largest request body, bytes.
+    pub max_body_bytes: u64,
+    /// Most connections at a time.
+    pub max_connections: usize,
+    /// A request's head must be there within this time, s.
+    pub header_timeout_s: u64,
+    /// Longest pause between two pieces of a body, s.
+    pub idle_timeout_s: u64,
+    /// A body must be there within this time, s.
+    pub body_timeout_s: u64,
+    /// Requests a minute of one token or address; 0 for no limit.
+    pub requests_per_minute: u32,
+    /// Certificate chain (PEM); with `tls_key`, HTTPS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            max_body_bytes: 256 << 20,
+            max_connections: 256,
+            header_timeout_s: 10,
+            idle_timeout_s: 10,
+            body_timeout_s: 300,
+            requests_per_minute: 0,
+            tls_certificate: None,
+            tls_key: None,
+        }
+    }
+}
+
+/// The DICOM side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dicom {
+    /// Whether to listen for associations.
+    pub enabled: bool,
+    /// Address and port.
+    pub listen: SocketAddr,
+    /// Application Entity Title of this node.
+    pub ae_title: String,
+    /// Who may associate; everyone on loopback when empty.
+    pub peers: Vec<Peer>,
+    /// Largest PDU taken, bytes: 4096 to 131072.
+    pub max_pdu_bytes: u32,
+    /// Largest object taken, bytes.
+    pub max_object_bytes: u64,
+    /// Most associations at a time.
+    pub max_associations: usize,
+    /// Longest wait for a peer's next bytes, s.
+    pub idle_timeout_s: u64,
+    /// An association is cut off after this time, s.
+    pub association_timeout_s: u64,
+    /// Certificate chain (PEM); with `tls_key`, TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities (PEM) one of which must have signed a peer's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_ca: Option<PathBuf>,
+}
+
+impl Default for Dicom {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 11112)),
+            ae_title: "SPINEXR".into(),
+            peers: vec![],
+            max_pdu_bytes: 65_536,
+            max_object_bytes: 256 << 20,
+            max_associations: 16,
+            idle_timeout_s: 30,
+            association_timeout_s: 1800,
+            tls_certificate: None,
+            tls_key: None,
+            tls_client_ca: None,
+        }
+    }
+}
+
+/// A node that may send films.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its Application Entity Title.
+    pub ae_title: String,
+    /// Its address, or a network as `10.1.0.0/16`; any address when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// Jobs and deliveries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Most jobs waiting; beyond it films are refused for the time being.
+    pub max_waiting: u64,
+    /// Most bytes in the data folder; beyond it films are refused for the time being.
+    pub max_spool_bytes: u64,
+    /// Films read at a time.
+    pub workers: usize,
+    /// Times a film is tried when reading it fails for a reason that may pass.
+    pub max_attempts: u32,
+    /// Times a film may be under way when the process dies, before it is held to be the reason.
+    pub max_interruptions: u32,
+    /// Hours for which a delivery is tried.
+    pub delivery_hours: u64,
+    /// First pause before trying again, ms; doubled each time, with jitter.
+    pub backoff_ms: u64,
+    /// Longest pause, ms.
+    pub max_backoff_ms: u64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            max_waiting: 10_000,
+            max_spool_bytes: 100 << 30,
+            workers: 1,
+            max_attempts: 5,
+            max_interruptions: 5,
+            delivery_hours: 72,
+            backoff_ms: 1000,
+            max_backoff_ms: 600_000,
+        }
+    }
+}
+
+/// What is kept, and for how long.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days that a finished film and its results are kept; 0 for ever.
+    pub days: u32,
+    /// Bytes of finished films and results to keep, the oldest go first; 0 for no bound.
+    pub max_bytes: u64,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// See films and results.
+    Read,
+    /// Send films and see the state of jobs.
+    Submit,
+    /// Metrics, dead letters, and all else.
+    Admin,
+}
+
+/// Someone who may use the HTTP API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Name in the audit log.
+    pub name: String,
+    /// SHA-256 of the token, hexadecimal. A token is 256 random bits, which no guessing finds, so a plain hash is enough.
+    pub sha256: String,
+    /// What it allows.
+    pub roles: Vec<Role>,
+}
+
+/// Form of a result object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResultKind {
+    /// Structured report.
+    Sr,
+    /// Greyscale softcopy presentation state.
+    Gsps,
+    /// Secondary capture with the boxes drawn.
+    Sc,
+}
+
+impl ResultKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Sr, Self::Gsps, Self::Sc];
+
+    /// `sr`, `gsps`, `sc`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sr => "sr",
+            Self::Gsps => "gsps",
+            Self::Sc => "sc",
+        }
+    }
+
+    /// The form of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Where results go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// Name in states, metrics and the audit log.
+    pub name: String,
+    /// Forms to send; all when empty.
+    #[serde(default)]
+    pub formats: Vec<ResultKind>,
+    /// Longest wait for the receiver, s.
+    #[serde(default = "default_timeout_s")]
+    pub timeout_s: u64,
+    /// By C-STORE; this or `stow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dicom: Option<DicomTarget>,
+    /// By STOW-RS; this or `dicom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stow: Option<StowTarget>,
+}
+
+fn default_timeout_s() -> u64 {
+    60
+}
+
+/// A receiver of C-STORE.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DicomTarget {
+    /// `host:port`.
+    pub address: String,
+    /// The receiver's Application Entity Title.
+    pub ae_title: String,
+    /// Ours towards it; the node's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calling_ae_title: Option<String>,
+    /// TLS, to a receiver whose certificate one of these authorities (PEM) has signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
+}
+
+/// A receiver of STOW-RS.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StowTarget {
+    /// Base URL of the DICOMweb service; `/studies` is added.
+    pub url: String,
+    /// File with a bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// File with `user:password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Authorities (PEM) in place of the web's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca: Option<PathBuf>,
+}
+
+impl Destination {
+    /// Whether results of this form go there.
+    pub fn takes(&self, kind: ResultKind) -> bool {
+        self.formats.is_empty() || self.formats.contains(&kind)
+    }
+}
+
+impl Config {
+    /// Reads a configuration and checks it.
+    ///
+    /// # Errors
+    /// [`ServeError::Io`], [`ServeError::Toml`], [`ServeError::Config`].
+    pub fn load(path: &Path) -> Result<Self, ServeError> {
+        let text = std::fs::read_to_string(path).map_err(ServeError::io(path))?;
+        Self::from_toml(&text)
+    }
+
+    /// As [`Config::load`], from the text.
+    ///
+    /// # Errors
+    /// [`ServeError::Toml`], [`ServeError::Config`].
+    pub fn from_toml(text: &str) -> Result<Self, ServeError> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as TOML, every key with its value.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration is plain data")
+    }
+
+    /// Whether requests need no token: on loopback, with none configured.
+    pub fn is_open(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Whether the configuration can be used.
+    ///
+    /// # Errors
+    /// [`ServeError::Config`] names the first key that cannot.
+    pub fn check(&self) -> Result<(), ServeError> {
+        if !self.http.listen.ip().is_loopback() && self.tokens.is_empty() {
+            let listen = self.http.listen;
+            return fail("http.listen", "a loopback address where there are no [[tokens]]", listen);
+        }
+        pair("http.tls_certificate, http.tls_key", &self.http.tls_certificate, &self.http.tls_key)?;
+        pair("dicom.tls_certificate, dicom.tls_key", &self.dicom.tls_certificate, &self.dicom.tls_key)?;
+        at_least_one("http.max_body_bytes", self.http.max_body_bytes)?;
+        at_least_one("http.max_connections", self.http.max_connections as u64)?;
+        at_least_one("http.header_timeout_s", self.http.header_timeout_s)?;
+        at_least_one("http.idle_timeout_s", self.http.idle_timeout_s)?;
+        at_least_one("http.body_timeout_s", self.http.body_timeout_s)?;
+        self.check_dicom()?;
+        at_least_one("queue.workers", self.queue.workers as u64)?;
+        at_least_one("queue.max_attempts", self.queue.max_attempts.into())?;
+        at_least_one("queue.max_interruptions", self.queue.max_interruptions.into())?;
+        at_least_one("queue.backoff_ms", self.queue.backoff_ms)?;
+        if self.queue.max_backoff_ms < self.queue.backoff_ms {
+            return fail("queue.max_backoff_ms", "at least queue.backoff_ms", self.queue.max_backoff_ms);
+        }
+        for (i, token) in self.tokens.iter().enumerate() {
+            let is_hash = token.sha256.len() == 64 && token.sha256.bytes().all(|b| b.is_ascii_hexdigit());
+            if !is_hash {
+                return fail(&format!("tokens[{i}].sha256"), "64 hexadecimal digits", "something else");
+            }
+            if token.roles.is_empty() {
+                return fail(&format!("tokens[{i}].roles"), "at least one of read, submit, admin", "none");
+            }
+            unique(&format!("tokens[{i}].name"), &token.name, self.tokens[..i].iter().map(|t| &t.name))?;
+        }
+        for (i, destination) in self.destinations.iter().enumerate() {
+            let key = format!("destinations[{i}]");
+            let before = self.destinations[..i].iter().map(|d| &d.name);
+            unique(&format!("{key}.name"), &destination.name, before)?;
+            at_least_one(&format!("{key}.timeout_s"), destination.timeout_s)?;
+            if destination.dicom.is_some() == destination.stow.is_some() {
+                return fail(&key, "either dicom or stow", "both or neither");
+            }
+            if let Some(dicom) = &destination.dicom {
+                check_ae_title(&format!("{key}.dicom.ae_title"), &dicom.ae_title)?;
+                if let Some(calling) = &dicom.calling_ae_title {
+                    check_ae_title(&format!("{key}.dicom.calling_ae_title"), calling)?;
+                }
+            }
+            if let Some(stow) = &destination.stow
+                && !(stow.url.starts_with("http://") || stow.url.starts_with("https://"))
+            {
+                return fail(&format!("{key}.stow.url"), "http:// or https://", &stow.url);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_dicom(&self) -> Result<(), ServeError> {
+        let dicom = &self.dicom;
+        if dicom.enabled && !dicom.listen.ip().is_loopback() && dicom.peers.is_empty() {
+            return fail("dicom.listen", "a loopback address where there are no dicom.peers", dicom.listen);
+        }
+        check_ae_title("dicom.ae_title", &dicom.ae_title)?;
+        if !(4096..=131_072).contains(&dicom.max_pdu_bytes) {
+            return fail("dicom.max_pdu_bytes", "4096 to 131072", dicom.max_pdu_bytes);
+        }
+        at_least_one("dicom.max_object_bytes", dicom.max_object_bytes)?;
+        at_least_one("dicom.max_associations", dicom.max_associations as u64)?;
+        at_least_one("dicom.idle_timeout_s", dicom.idle_timeout_s)?;
+        at_least_one("dicom.association_timeout_s", dicom.association_timeout_s)?;
+        if dicom.tls_client_ca.is_some() && dicom.tls_key.is_none() {
+            return fail(
+                "dicom.tls_client_ca",
+                "dicom.tls_certificate and dicom.tls_key beside it",
+                "neither",
+            );
+        }
+        for (i, peer) in dicom.peers.iter().enumerate() {
+            check_ae_title(&format!("dicom.peers[{i}].ae_title"), &peer.ae_title)?;
+            if let Some(network) = peer.address.as_ref().filter(|n| parse_network(n).is_none()) {
+                return fail(
+                    &format!("dicom.peers[{i}].address"),
+                    "an address, or a network as 10.1.0.0/16",
+                    network,
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    /// Whether this is the peer of that title at that address.
+    pub fn is(&self, ae_title: &str, address: IpAddr) -> bool {
+        let within = |network: &String| parse_network(network).is_some_and(|n| contains(n, address));
+        self.ae_title == ae_title && self.address.as_ref().is_none_or(within)
+    }
+}
+
+/// An address and the bits of it that count.
+fn parse_network(text: &str) -> Option<(IpAddr, u32)> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u32>().ok()?)),
+        None => (text.parse().ok()?, None),
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.unwrap_or(most);
+    (bits <= most).then_some((address, bits))
+}
+
+fn contains((network, bits): (IpAddr, u32), address: IpAddr) -> bool {
+    let (a, b, width) = match (network, address.to_canonical()) {
+        (IpAddr::V4(n), IpAddr::V4(a)) => (u128::from(u32::from(n)), u128::from(u32::from(a)), 32),
+        (IpAddr::V6(n), IpAddr::V6(a)) => (u128::from(n), u128::from(a), 128),
+        _ => return false,
+    };
+    bits == 0 || (a ^ b) >> (width - bits) == 0
+}
+
+fn fail<T>(key: &str, expected: &str, got: impl std::fmt::Display) -> Result<T, ServeError> {
+    Err(ServeError::Config { key: key.into(), expected: expected.into(), got: got.to_string() })
+}
+
+fn at_least_one(key: &str, value: u64) -> Result<(), ServeError> {
+    if value == 0 { fail(key, "at least 1", value) } else { Ok(()) }
+}
+
+fn pair(keys: &str, a: &Option<PathBuf>, b: &Option<PathBuf>) -> Result<(), ServeError> {
+    if a.is_some() == b.is_some() { Ok(()) } else { fail(keys, "both or neither", "one of them") }
+}
+
+fn unique<'a>(
+    key: &str,
+    name: &String,
+    mut before: impl Iterator<Item = &'a String>,
+) -> Result<(), ServeError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if name.is_empty() || name.len() > 32 || !name.bytes().all(plain) {
+        return fail(key, "1 to 32 letters, digits, - and _", format!("{name:?}"));
+    }
+    if before.any(|other| other == name) {
+        return fail(key, "a name of its own", name);
+    }
+    Ok(())
+}
+
+/// PS3.5 6.2, VR AE.
+fn check_ae_title(key: &str, title: &str) -> Result<(), ServeError> {
+    let plain = |b: u8| (0x20..0x7F).contains(&b) && b != b'\\';
+    if title.trim().is_empty() || title.trim() != title || title.len() > 16 || !title.bytes().all(plain) {
+        return fail(key, "1 to 16 ASCII characters without a backslash", format!("{title:?}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_survives_toml() {
+        let config = Config::default();
+        config.check().unwrap();
+        assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+        assert_eq!(Config::from_toml("").unwrap(), config);
+    }
+
+    #[test]
+    fn the_reference_is_the_default_and_leaves_no_key_out() {
+        assert_eq!(Config::from_toml(REFERENCE).unwrap(), Config::default());
+        // With its examples in force, every key there is stands in it.
+        let examples: String = REFERENCE
+            .lines()
+            .filter(|line| *line != "peers = []")
+            .map(|line| match line.strip_prefix("# ") {
+                Some(key)
+                    if key.starts_with('[')
+                        || key.split_once(" = ").is_some_and(|(k, _)| !k.contains(' ')) =>
+                {
+                    key
+                }
+                _ => line,
+            })
+            .map(|line| line.replace('…', &"0".repeat(64)) + "\n")
+            .collect();
+        let full = Config::from_toml(&examples).unwrap();
+        assert_eq!((full.tokens.len(), full.destinations.len(), full.dicom.peers.len()), (1, 2, 1));
+        let written = full.to_toml();
+        for line in written.lines().filter(|line| line.contains(" = ")) {
+            let key = line.split(" = ").next().unwrap();
+            assert!(REFERENCE.contains(&format!("{key} = ")), "{key}");
+        }
+        let absent: Vec<&str> =
+            ["tls_client_ca", "tls_certificate", "tls_key", "token_file", "password_file", "tls_ca"]
+                .into_iter()
+                .filter(|key| !written.contains(key))
+                .collect();
+        assert!(absent.is_empty(), "{absent:?}");
+    }
+
+    #[test]
+    fn a_full_configuration_is_read() {
+        let text = r#"
+            data_dir = "/var/lib/spinexr"
+            [http]
+            listen = "0.0.0.0:8080"
+            [dicom]
+            listen = "0.0.0.0:104"
+            peers = [{ ae_title = "PACS", address = "10.1.0.0/16" }, { ae_title = "MODALITY" }]
+            [[tokens]]
+            name = "pacs"
+            sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+            roles = ["read", "submit"]
+            [[destinations]]
+            name = "archive"
+            dicom = { address = "10.1.2.3:104", ae_title = "ARCHIVE" }
+            formats = ["sr", "gsps"]
+            [[destinations]]
+            name = "web"
+            stow = { url = "https://pacs.example/dicom-web" }
+        "#;
+        let config = Config::from_toml(text).unwrap();
+        assert!(
+            config.destinations[0].takes(ResultKind::Sr) && !config.destinations[0].takes(ResultKind::Sc)
+        );
+        assert!(config.destinations[1].takes(ResultKind::Sc));
+        assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named() {
+        let hash = "0".repeat(64);
+        let token = format!("[[tokens]]\nname = \"a\"\nsha256 = \"{hash}\"\nroles = [\"read\"]\n");
+        let cases = [
+            ("[http]\nlisten = \"0.0.0.0:80\"".to_owned(), "http.listen"),
+            ("[dicom]\nlisten = \"[::]:104\"".to_owned(), "dicom.listen"),
+            ("[dicom]\nae_title = \"A\\\\B\"".to_owned(), "dicom.ae_title"),
+            ("[dicom]\nae_title = \"SEVENTEEN_LETTERS\"".to_owned(), "dicom.ae_title"),
+            (
+                "[dicom]\npeers = [{ ae_title = \"A\", address = \"10.0.0.0/33\" }]".to_owned(),
+                "peers[0].address",
+            ),
+            ("[http]\ntls_key = \"a\"".to_owned(), "http.tls_certificate"),
+            ("[queue]\nworkers = 0".to_owned(), "queue.workers"),
+            (format!("{token}{token}"), "tokens[1].name"),
+            (token.replace(&hash, "secret"), "tokens[0].sha256"),
+            (
+                "[[destinations]]\nname = \"a\"\nstow = { url = \"ftp://x\" }".to_owned(),
+                "destinations[0].stow.url",
+            ),
+            ("nonsense = 1".to_owned(), "nonsense"),
+            ("[http]\nlitsen = \"127.0.0.1:80\"".to_owned(), "litsen"),
+        ];
+        for (text, expected) in cases {
+            let error = Config::from_toml(&text).expect_err(&text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("secret"), "a token's text is not repeated: {error}");
+        }
+    }
+
+    #[test]
+    fn peers_are_told_by_title_and_network() {
+        let peer = |address: Option<&str>| Peer { ae_title: "PACS".into(), address: address.map(Into::into) };
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(peer(None).is("PACS", at("8.8.8.8")));
+        assert!(!peer(None).is("pacs", at("8.8.8.8")));
+        assert!(peer(Some("10.1.0.0/16")).is("PACS", at("10.1.255.1")));
+        assert!(!peer(Some("10.1.0.0/16")).is("PACS", at("10.2.0.1")));
+        assert!(peer(Some("10.1.0.7")).is("PACS", at("::ffff:10.1.0.7")));
+        assert!(!peer(Some("10.1.0.7")).is("PACS", at("10.1.0.6")));
+        assert!(peer(Some("0.0.0.0/0")).is("PACS", at("1.2.3.4")));
+        assert!(peer(Some("fd00::/8")).is("PACS", at("fd12::1")));
+    }
+}

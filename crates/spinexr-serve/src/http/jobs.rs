@@ -1,0 +1,223 @@
+//! Jobs, their results and their deliveries.
+
+use super::App;
+use super::access::Actor;
+use super::problem::Problem;
+use crate::audit::Act;
+use crate::clock::rfc3339;
+use crate::config::ResultKind;
+use crate::node::Node;
+use crate::spool::Spool;
+use crate::store::{Delivery, DeliveryState, InstanceRow, Job, JobState};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io;
+
+/// Most entries of a list.
+const MAX_LIMIT: u32 = 1000;
+
+/// Which part of a list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    state: Option<String>,
+    limit: Option<u32>,
+    offset: Option<u32>,
+}
+
+impl Page {
+    fn bounds(&self) -> (u32, u32) {
+        (self.limit.unwrap_or(100).min(MAX_LIMIT), self.offset.unwrap_or(0))
+    }
+
+    fn state<T>(&self, from_name: fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+        let read =
+            |name: &String| from_name(name).ok_or_else(|| Problem::bad_request("there is no such state"));
+        self.state.as_ref().map(read).transpose()
+    }
+}
+
+/// A query, or what is wrong with it.
+fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+    query.map(|Query(q)| q).map_err(|error| Problem::bad_request(error.body_text()))
+}
+
+/// A job for programs.
+pub(super) fn describe(job: &Job, results: &[InstanceRow], deliveries: &[Delivery]) -> Value {
+    let own = format!("/api/v1/jobs/{}", job.id);
+    let mut links = json!({ "self": own });
+    if job.state == JobState::Done {
+        links["record"] = format!("{own}/record").into();
+        links["overlay"] = format!("{own}/overlay").into();
+        for result in results {
+            links[result.kind.name()] = format!("{own}/objects/{}", result.kind.name()).into();
+        }
+    }
+    json!({
+        "id": job.id,
+        "state": job.state,
+        "film": job.film,
+        "model": job.model,
+        "attempts": job.attempts,
+        "interruptions": job.interruptions,
+        "received": rfc3339(job.received_ms),
+        "finished": job.finished_ms.map(rfc3339),
+        "error": job.error,
+        "deliveries": deliveries.iter().map(describe_delivery).collect::<Vec<_>>(),
+        "links": links,
+    })
+}
+
+fn describe_delivery(delivery: &Delivery) -> Value {
+    json!({
+        "id": delivery.id,
+        "job": delivery.job,
+        "object": delivery.instance,
+        "destination": delivery.destination,
+        "state": delivery.state,
+        "attempts": delivery.attempts,
+        "created": rfc3339(delivery.created_ms),
+        "finished": delivery.finished_ms.map(rfc3339),
+        "error": delivery.error,
+    })
+}
+
+/// The job of that id.
+fn find(node: &Node, id: &str) -> Result<Job, Problem> {
+    node.store.job(id)?.ok_or_else(|| Problem::not_found("job"))
+}
+
+pub(super) async fn list(
+    State(app): State<App>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let page = query(page)?;
+    let state = page.state(JobState::from_name)?;
+    let (limit, offset) = page.bounds();
+    app.blocking(move |node| {
+        let jobs = node.store.jobs(state, limit, offset)?;
+        let jobs: Vec<Value> = jobs.iter().map(|job| describe(job, &[], &[])).collect();
+        Ok(Json(json!({ "jobs": jobs })))
+    })
+    .await
+}
+
+pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    app.blocking(move |node| {
+        let job = find(node, &id)?;
+        Ok(Json(describe(&job, &node.store.results_of(&id)?, &node.store.deliveries_of(&id)?)))
+    })
+    .await
+}
+
+/// A file of a finished job's results, with a line in the audit log.
+async fn result(app: &App, actor: String, id: String, name: String) -> Result<Vec<u8>, Problem> {
+    app.blocking(move |node| {
+        let job = find(node, &id)?;
+        if job.state != JobState::Done {
+            let detail = format!("the job is {}", job.state.name());
+            return Err(Problem::new(StatusCode::CONFLICT, "not-done", detail));
+        }
+        let path = node.spool.path(&Spool::results_name(&job.id)).join(&name);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Problem::not_found("result"));
+            }
+            Err(error) => {
+                node.warn(&format!("{}: {error}", path.display()));
+                return Err(Problem::internal());
+            }
+        };
+        node.note(&Act { action: "result.read", actor: &actor, object: &job.id, outcome: &name })?;
+        Ok(bytes)
+    })
+    .await
+}
+
+pub(super) async fn record(
+    State(app): State<App>,
+    Extension(Actor(actor)): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let bytes = result(&app, actor, id, "record.json".into()).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], bytes))
+}
+
+pub(super) async fn overlay(
+    State(app): State<App>,
+    Extension(Actor(actor)): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<impl IntoResponse, Problem> {
+    let bytes = result(&app, actor, id, "overlay.png".into()).await?;
+    Ok(([(CONTENT_TYPE, "image/png")], bytes))
+}
+
+pub(super) async fn object(
+    State(app): State<App>,
+    Extension(Actor(actor)): Extension<Actor>,
+    Path((id, kind)): Path<(String, String)>,
+) -> Result<impl IntoResponse, Problem> {
+    let kind = ResultKind::from_name(&kind).ok_or_else(|| Problem::not_found("form of a result"))?;
+    let bytes = result(&app, actor, id, format!("{}.dcm", kind.name())).await?;
+    Ok(([(CONTENT_TYPE, "application/dicom")], bytes))
+}
+
+pub(super) async fn retry(
+    State(app): State<App>,
+    Extension(Actor(actor)): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    app.blocking(move |node| {
+        find(node, &id)?;
+        if !node.store.retry_job(&id)? {
+            return Err(Problem::new(StatusCode::CONFLICT, "not-failed", "the job has not failed"));
+        }
+        node.note(&Act { action: "job.retried", actor: &actor, object: &id, outcome: "ok" })?;
+        node.films.wake();
+        Ok((StatusCode::ACCEPTED, Json(describe(&find(node, &id)?, &[], &[]))))
+    })
+    .await
+}
+
+pub(super) async fn deliveries(
+    State(app): State<App>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let page = query(page)?;
+    let state = page.state(DeliveryState::from_name)?;
+    let (limit, offset) = page.bounds();
+    app.blocking(move |node| {
+        let deliveries = node.store.deliveries(state, limit, offset)?;
+        let deliveries: Vec<Value> = deliveries.iter().map(describe_delivery).collect();
+        Ok(Json(json!({ "deliveries": deliveries })))
+    })
+    .await
+}
+
+pub(super) async fn retry_delivery(
+    State(app): State<App>,
+    Extension(Actor(actor)): Extension<Actor>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let number: i64 = id.parse().map_err(|_| Problem::not_found("delivery"))?;
+    app.blocking(move |node| {
+        if !node.store.retry_delivery(number)? {
+            return Err(Problem::new(
+                StatusCode::CONFLICT,
+                "not-failed",
+                "no failed delivery has this number",
+            ));
+        }
+        node.note(&Act { action: "delivery.retried", actor: &actor, object: &id, outcome: "ok" })?;
+        node.results.wake();
+        Ok(StatusCode::ACCEPTED)
+    })
+    .await
+}
