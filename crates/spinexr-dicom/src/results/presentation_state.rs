@@ -5,19 +5,19 @@
 //! window, polarity. A film without a window of its own gets the window of its least and greatest value, as it was shown.
 //! Boxes and labels lie in one graphic layer.
 
-use super::SourceFilm;
 use super::object::{
     Algorithm, DicomObject, Finding, KindOfObject, ResultOptions, content_time, findings, finish,
-    image_reference, notices,
+    image_reference,
 };
 use super::source::Presentation;
 use super::uids::Kind;
+use super::{DEMONSTRATION_NOTICE, NOTICE, SourceFilm};
 use crate::error::WriteError;
 use crate::film::{ModalityApplied, PolarityApplied, Provenance, VoiApplied, VoiFunction};
 use crate::lut::Lut;
 use crate::options::{Policy, Stage};
 use crate::write::element::{Element, Value, decimal_string};
-use spinexr_core::FilmPrediction;
+use spinexr_core::{BoxXyxy, FilmPrediction};
 
 const NAME: &str = "presentation state";
 
@@ -28,7 +28,7 @@ const LAYER: &str = "AI FINDINGS";
 const LABEL_HEIGHT: f32 = 0.022;
 
 /// Width of a letter as a share of a label's height; generous, for viewers cut what does not fit.
-const LETTER_WIDTH: f32 = 0.62;
+const LETTER_WIDTH: f32 = 0.55;
 
 /// The presentation state of a prediction. `shown` is the provenance of the film's display pixels under
 /// [`Policy::Standard`].
@@ -61,7 +61,7 @@ pub fn presentation_state(
         Element::sequence(0x0070_005A, vec![displayed_area(film)]),
         Element::sequence(0x0070_0060, vec![layer(film)]),
         Element::text(0x0070_0080, "CS", "AI_RESULT"),
-        words.line(0x0070_0081, "LO", super::NOTICE, 64),
+        words.line(0x0070_0081, "LO", NOTICE, 64),
         Element::text(0x0070_0082, "DA", date),
         Element::text(0x0070_0083, "TM", time),
         words.line(0x0070_0084, "PN", "spinexr^AI", 64),
@@ -196,26 +196,41 @@ fn layer(film: &SourceFilm) -> Vec<Element> {
         Element::text(0x0070_0002, "CS", LAYER),
         Element::text(0x0070_0062, "IS", "1"),
         Element::us(0x0070_0066, 0xFFFF),
-        film.words.line(0x0070_0068, "LO", super::NOTICE, 64),
+        film.words.line(0x0070_0068, "LO", NOTICE, 64),
         // CIELab of sRGB (255, 196, 61), scaled as PS3.3 C.10.7.1.1 says: L* by 65535 / 100, a* and b* by 257 from -128.
         Element { tag: 0x0070_0401, value: Value::Us(vec![53_883, 34_850, 50_500]) },
     ]
 }
 
-/// Item of Graphic Annotation Sequence (0070,0001): every box with its label, and the notice at the foot of the film.
+/// Item of Graphic Annotation Sequence (0070,0001): every box with its label, and the notices at the foot of the film.
 fn annotation(
     film: &SourceFilm,
     prediction: &FilmPrediction,
     findings: &[Finding<'_>],
     options: &ResultOptions,
 ) -> Vec<Element> {
-    let found = if findings.is_empty() { "no finding. " } else { "" };
-    let foot = format!("{found}{}", notices(prediction));
-    let mut texts: Vec<Vec<Element>> = vec![label(film, &foot, 0.0, f32::from(film.rows))];
+    let mut foot = vec![NOTICE];
+    if prediction.demonstration {
+        foot.push(DEMONSTRATION_NOTICE);
+    }
+    if findings.is_empty() {
+        foot.push("no finding");
+    }
+    let mut places: Vec<BoxXyxy> = vec![];
+    let mut texts = vec![];
+    for line in foot {
+        let (width, height) = label_size(film, line);
+        let bottom = places.last().map_or(f32::from(film.rows), |below| below.y1);
+        let place = BoxXyxy::new(0.0, (bottom - height).max(0.0), width, bottom.max(height));
+        texts.push(label(film, line, &place));
+        places.push(place);
+    }
     let mut graphics = vec![];
     for finding in findings {
         let words = format!("{} {:.2}", finding.class, finding.score);
-        texts.push(label(film, &words, finding.xyxy.x1, finding.xyxy.y1));
+        let place = free_place(film, label_size(film, &words), &finding.xyxy, &places);
+        texts.push(label(film, &words, &place));
+        places.push(place);
         graphics.push(vec![
             Element::text(0x0070_0005, "CS", "PIXEL"),
             Element::us(0x0070_0020, 2),
@@ -236,19 +251,41 @@ fn annotation(
     item
 }
 
-/// Item of Text Object Sequence (0070,0008): a text whose lower left corner is at (`left`, `bottom`) px, moved as far as
-/// the film's edges ask.
-fn label(film: &SourceFilm, text: &str, left: f32, bottom: f32) -> Vec<Element> {
+/// Width and height of a label, px; smaller where it would be wider than the film.
+fn label_size(film: &SourceFilm, text: &str) -> (f32, f32) {
     let (columns, rows) = (f32::from(film.columns), f32::from(film.rows));
-    let height = (columns.max(rows) * LABEL_HEIGHT).min(rows);
-    let width = (text.chars().count() as f32 * height * LETTER_WIDTH).min(columns);
-    let top = (bottom - height).clamp(0.0, rows - height);
-    let left = left.clamp(0.0, columns - width);
+    let letters = text.chars().count().max(1) as f32 * LETTER_WIDTH;
+    let height = (columns.max(rows) * LABEL_HEIGHT).min(rows).min(columns / letters);
+    ((height * letters).min(columns), height)
+}
+
+/// A place for a label on the film that no other label covers: above the box, else below it or further down, else inside
+/// it; above it where nothing is free.
+fn free_place(film: &SourceFilm, (width, height): (f32, f32), xyxy: &BoxXyxy, taken: &[BoxXyxy]) -> BoxXyxy {
+    let (columns, rows) = (f32::from(film.columns), f32::from(film.rows));
+    let left = xyxy.x1.min(columns - width).max(0.0);
+    let at = |top: f32| {
+        let top = top.min(rows - height).max(0.0);
+        BoxXyxy::new(left, top, left + width, top + height)
+    };
+    let is_free = |place: &BoxXyxy| taken.iter().all(|other| place.intersection(other) <= 0.0);
+    let downwards = |from: f32| (0..64).map(move |step| from + step as f32 * height);
+    let above = xyxy.y1 - height;
+    std::iter::once(above)
+        .chain(downwards(xyxy.y2))
+        .chain(downwards(xyxy.y1))
+        .map(at)
+        .find(is_free)
+        .unwrap_or_else(|| at(above))
+}
+
+/// Item of Text Object Sequence (0070,0008).
+fn label(film: &SourceFilm, text: &str, place: &BoxXyxy) -> Vec<Element> {
     vec![
         Element::text(0x0070_0003, "CS", "PIXEL"),
         film.words.text(0x0070_0006, "ST", text),
-        Element { tag: 0x0070_0010, value: Value::Fl(vec![left, top]) },
-        Element { tag: 0x0070_0011, value: Value::Fl(vec![left + width, top + height]) },
+        Element { tag: 0x0070_0010, value: Value::Fl(vec![place.x1, place.y1]) },
+        Element { tag: 0x0070_0011, value: Value::Fl(vec![place.x2, place.y2]) },
         Element::text(0x0070_0012, "CS", "LEFT"),
     ]
 }

@@ -435,6 +435,7 @@ fn a_presentation_state_shows_the_film_as_it_was_shown() {
     assert_eq!(texts.len(), boxes().len() + 1);
     assert_eq!(text(&state, &texts[0], tags::UNFORMATTED_TEXT_VALUE), NOTICE);
     assert_eq!(text(&state, &texts[1], tags::UNFORMATTED_TEXT_VALUE), "Vertebral collapse 0.90");
+    let mut places: Vec<BoxXyxy> = vec![];
     for item in texts {
         let floats = |tag| {
             let read = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
@@ -447,6 +448,9 @@ fn a_presentation_state_shows_the_film_as_it_was_shown() {
         assert!(top_left[0] >= 0.0 && top_left[1] >= 0.0);
         assert!(bottom_right[0] <= WIDTH as f32 && bottom_right[1] <= HEIGHT as f32);
         assert!(top_left[0] < bottom_right[0] && top_left[1] < bottom_right[1]);
+        let place = BoxXyxy::new(top_left[0], top_left[1], bottom_right[0], bottom_right[1]);
+        assert!(places.iter().all(|other| place.intersection(other) <= 0.0), "labels cover each other");
+        places.push(place);
     }
     let area = &root.items(tags::DISPLAYED_AREA_SELECTION_SEQUENCE)[0];
     assert_eq!(
@@ -466,8 +470,9 @@ fn a_film_without_a_window_gets_the_one_it_was_shown_with() {
     assert_eq!(text(&state, voi, tags::WINDOW_WIDTH), "3000");
     let annotation = &state.root.items(tags::GRAPHIC_ANNOTATION_SEQUENCE)[0];
     assert!(annotation.items(tags::GRAPHIC_OBJECT_SEQUENCE).is_empty());
-    let foot = &annotation.items(tags::TEXT_OBJECT_SEQUENCE)[0];
-    assert!(text(&state, foot, tags::UNFORMATTED_TEXT_VALUE).starts_with("no finding."));
+    let texts = annotation.items(tags::TEXT_OBJECT_SEQUENCE);
+    let words: Vec<_> = texts.iter().map(|t| text(&state, t, tags::UNFORMATTED_TEXT_VALUE)).collect();
+    assert_eq!(words, [NOTICE, "no finding"]);
 }
 
 #[test]
