@@ -4,6 +4,7 @@
 //!
 //! - [`scores`], [`roc`], [`binary`], [`intervals`], [`ties`]: one score a film; equal to scikit-learn.
 //! - [`box_metrics`], [`error_kinds`], [`box_bootstrap`]: boxes beyond AP.
+//! - [`agreement`]: two readers on the same films.
 //! - [`calibration`], [`decision_curve`]: what probabilities are worth. [`paired`]: two models on the same films.
 //! - [`coco`], [`coco_json`], [`froc`]: boxes; equal to pycocotools.
 //! - [`records`], [`score_file`]: the files that are read and written.
@@ -15,6 +16,7 @@
 //! A metric that is not defined (an AUROC without a positive film, the AP of a class without a box) is
 //! `None`, never 0 or 0.5. No result depends on the order of films or on the number of threads.
 
+pub mod agreement;
 pub mod binary;
 pub mod box_bootstrap;
 pub mod box_metrics;
