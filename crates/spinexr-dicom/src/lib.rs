@@ -40,6 +40,7 @@ pub mod samples;
 mod standard;
 mod stored;
 mod syntax;
+mod viewer;
 mod vindr;
 mod window;
 mod write;
@@ -56,5 +57,6 @@ pub use film::{
 pub use find::find_films;
 pub use instance::{Instance, is_uid, read_instance};
 pub use options::{Limits, Policy, ReadOptions, Stage};
-pub use read::{read_film, read_header, read_size, read_stage, read_stage_from};
+pub use read::{read_film, read_header, read_size, read_stage, read_stage_from, read_viewer_pixels};
+pub use viewer::ViewerPixels;
 pub use write::{DxFilm, DxSyntax, derived_uid, encode_dx, write_dx};
