@@ -17,7 +17,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "spinexr prepared films";
-const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 2;
 
 /// Films between two flushes to the disk.
 const SYNC_EVERY: usize = 128;

@@ -79,7 +79,7 @@ fn main() -> Result<(), spinexr_eval::EvalError> {
     let other = made_up::make(180, films, 14, 20);
     let blurred = |films: Vec<FilmPrediction>| -> Vec<FilmPrediction> {
         let blur = |(i, mut film): (usize, FilmPrediction)| {
-            for (_, logit) in &mut film.logits {
+            for logit in film.logits.values_mut() {
                 *logit = (0.6 * logit.values()[0] + 2.0 * ((i * 37 % 101) as f64 / 101.0 - 0.5)).into();
             }
             film.p_abnormal = film.ensemble_logit().map(fusion::sigmoid);

@@ -26,7 +26,7 @@ pub fn check(bundles: &[Bundle], films: &[FilmPrediction], annotations: &Path) -
     check_hold_outs(bundles, &validation, annotations)?;
     let Some(first) = bundles.iter().flat_map(|b| &b.manifest().models).next() else { return Ok(()) };
     let held = first.known_hold_out().map_err(usage)?;
-    let drawn = SplitDataset::read(annotations, held.validation_fraction, held.split_seed)
+    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
         .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
     let trained: BTreeSet<&str> =
         drawn.dataset.of(Split::Train).map(|film| film.annotation.study_id.as_str()).collect();
@@ -59,7 +59,7 @@ pub fn check_hold_outs(
     for model in models {
         model.check_hold_out(held).map_err(usage)?;
     }
-    let drawn = SplitDataset::read(annotations, held.validation_fraction, held.split_seed)
+    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
         .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
     first.check_hold_out(&drawn.hold_out).map_err(usage)?;
     let new: BTreeSet<&str> =
