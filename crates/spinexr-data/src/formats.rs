@@ -1,6 +1,6 @@
 //! The annotation formats that data sets come in, read into one [`Dataset`] and written from it.
 //!
-//! Each reader says in its own file which layout it takes. All hold boxes to one rule ([`PlacedBoxes`]): corners are
+//! Each reader says in its own file which layout it takes. All hold boxes to one rule (`PlacedBoxes`): corners are
 //! brought to film px and clipped to the film; a box with nothing on its film, or with corners that are no box, is an
 //! error that names file, line and field. Films may be DICOM, PNG or JPEG files in every format.
 
