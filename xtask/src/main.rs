@@ -116,7 +116,7 @@ const WALLS: &[(&str, &[&str])] = &[
         &["spinexr-core", "spinexr-data", "spinexr-dicom", "spinexr-eval", "spinexr-models", "spinexr-ops"],
     ),
     ("spinexr-infer", &["spinexr-core", "spinexr-data", "spinexr-dicom", "spinexr-models", "spinexr-ops"]),
-    ("spinexr-serve", &["spinexr-core", "spinexr-dicom"]),
+    ("spinexr-serve", &["spinexr-core", "spinexr-dicom", "spinexr-eval"]),
 ];
 
 /// Only these may name the tensor engine.

@@ -3,7 +3,7 @@
 //! Every table, curve and threshold is computed from these records and the annotations; no model is
 //! needed to repeat an evaluation.
 
-use crate::{BoxXyxy, Gate, Label, Method, Split, fusion};
+use crate::{BoxXyxy, FilmFacts, Gate, Label, Method, Split, fusion};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -101,6 +101,9 @@ pub struct FilmPrediction {
     pub height_px: u32,
     /// Film width, px.
     pub width_px: u32,
+    /// Coded facts of the film's header, none of which points to a person; absent where nothing is known.
+    #[serde(default, skip_serializing_if = "FilmFacts::is_empty")]
+    pub facts: FilmFacts,
     /// Film-level logits of each classifier, by model name.
     pub logits: BTreeMap<String, Logits>,
     /// Sigmoid of the mean logit; `None` without a classifier.
@@ -173,6 +176,7 @@ mod tests {
             split: Some(Split::Test),
             height_px: 100,
             width_px: 80,
+            facts: FilmFacts { view: Some("AP".into()), ..FilmFacts::default() },
             logits: BTreeMap::from([
                 ("densenet121".to_owned(), Logits::Abnormal(-2.0)),
                 ("densenet169".to_owned(), Logits::Abnormal(0.0)),

@@ -8,7 +8,7 @@ use crate::cache_index::{Folder, Header, Record, read_bytes, read_index};
 use crate::error::reading;
 use crate::{DataError, InputSize, PreparedFilm};
 use sha2::{Digest, Sha256};
-use spinexr_core::{FilmAnnotation, hex};
+use spinexr_core::{FilmAnnotation, FilmFacts, hex};
 use spinexr_dicom::Policy;
 use std::collections::HashMap;
 use std::fs::File;
@@ -152,6 +152,14 @@ impl Cache {
     /// [`DataError::NotPrepared`].
     pub fn provenance(&self, image_id: &str) -> Result<&serde_json::Value, DataError> {
         Ok(&self.stored(image_id)?.record.provenance)
+    }
+
+    /// Coded facts of the film's header.
+    ///
+    /// # Errors
+    /// [`DataError::NotPrepared`].
+    pub fn facts(&self, image_id: &str) -> Result<&FilmFacts, DataError> {
+        Ok(&self.stored(image_id)?.record.facts)
     }
 
     /// Height and width of the film itself, px; `None` for a film that is not there.

@@ -10,14 +10,14 @@ use crate::error::{reading, writing};
 use crate::resize::RESIZE_VERSION;
 use crate::{DataError, InputSize};
 use serde::{Deserialize, Serialize};
-use spinexr_core::whole_file;
+use spinexr_core::{FilmFacts, whole_file};
 use spinexr_dicom::Policy;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 const FORMAT: &str = "spinexr prepared films";
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Films between two flushes to the disk.
 const SYNC_EVERY: usize = 128;
@@ -140,6 +140,7 @@ pub(crate) struct Record {
     pub(crate) film_width_px: u32,
     pub(crate) source: SourceStamp,
     pub(crate) provenance: serde_json::Value,
+    pub(crate) facts: FilmFacts,
 }
 
 /// The folder of one policy and input size.

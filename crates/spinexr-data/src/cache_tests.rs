@@ -176,7 +176,9 @@ fn a_cache_of_another_version_is_refused_and_made_anew() {
     let path = p.cache.path().join("vindr-24x16-stretch/index.log");
     let text = fs::read_to_string(&path).unwrap();
     let (first, rest) = text.split_once('\n').unwrap();
-    let json = first[9..].replace("\"version\":1", "\"version\":99");
+    let own = format!("\"version\":{}", crate::cache_index::VERSION);
+    assert!(first.contains(&own), "{first}");
+    let json = first[9..].replace(&own, "\"version\":99");
     fs::write(&path, format!("{:08x} {json}\n{rest}", crc32fast::hash(json.as_bytes()))).unwrap();
     let error = Cache::open(p.cache.path(), &SMALL, Policy::Vindr).unwrap_err();
     assert!(

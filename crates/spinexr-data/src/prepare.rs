@@ -204,6 +204,7 @@ fn decode(
             film_width_px: prepared.film_width_px,
             source,
             provenance: provenance.clone(),
+            facts: radiograph.facts(),
         };
         Entry { input, record, bytes }
     };

@@ -99,6 +99,20 @@ impl DataSet {
         text.split('\\').map(|part| number(part).filter(|v| v.is_finite())).collect()
     }
 
+    /// Whether something was lost on the film's way: the attribute says so for good (PS3.3 C.7.6.1.1.5), and a transfer
+    /// syntax that cannot be lossless says it too.
+    fn lossy(&self) -> Option<bool> {
+        let uid = self.syntax.uid.as_str();
+        if crate::syntax::ALWAYS_LOSSY.contains(&uid) {
+            return Some(true);
+        }
+        match self.text(tags::LOSSY_IMAGE_COMPRESSION).as_deref() {
+            Some("01") => Some(true),
+            Some("00") => Some(false),
+            _ => None,
+        }
+    }
+
     /// The header fields of a film whose file stem is `image_id`.
     pub fn film_header(&self, image_id: String) -> FilmHeader {
         let spacing = |tag| match self.decimals(tag)[..] {
@@ -118,6 +132,9 @@ impl DataSet {
             manufacturer: self.charset_text(tags::MANUFACTURER),
             modality: self.text(tags::MODALITY),
             pixel_spacing_mm: spacing(tags::PIXEL_SPACING).or_else(|| spacing(tags::IMAGER_PIXEL_SPACING)),
+            deviation_index: self.decimals(tags::DEVIATION_INDEX).first().copied().flatten(),
+            bits_stored: self.word(tags::BITS_STORED),
+            lossy: self.lossy(),
         }
     }
 }

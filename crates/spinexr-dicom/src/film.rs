@@ -2,6 +2,8 @@
 
 use crate::options::{Policy, Stage};
 use serde::{Deserialize, Serialize};
+use spinexr_core::FilmFacts;
+use spinexr_core::film_facts::{age_band, code, exposure_band, maker, size_band};
 
 /// Display pixels, row-major `[H, W]`, in the sense of MONOCHROME2: bone is bright.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,35 @@ pub struct FilmHeader {
     pub modality: Option<String>,
     /// Row and column spacing, mm: Pixel Spacing (0028,0030), else Imager Pixel Spacing (0018,1164).
     pub pixel_spacing_mm: Option<[f64; 2]>,
+    /// Deviation Index (0018,1413): how far the exposure was from the one aimed at.
+    #[serde(default)]
+    pub deviation_index: Option<f64>,
+    /// Bits Stored (0028,0101).
+    #[serde(default)]
+    pub bits_stored: Option<u16>,
+    /// Lossy Image Compression (0028,2110), or a transfer syntax that is always lossy. `None` where neither says.
+    #[serde(default)]
+    pub lossy: Option<bool>,
+}
+
+impl FilmHeader {
+    /// What may travel with a prediction: bands and coded values, nothing that points to a person.
+    pub fn facts(&self, height_px: u32, width_px: u32) -> FilmFacts {
+        let longer_side_mm =
+            |[row, column]: [f64; 2]| f64::max(row * f64::from(height_px), column * f64::from(width_px));
+        let sex = self.sex.as_deref().and_then(code).filter(|sex| ["F", "M", "O"].contains(&sex.as_str()));
+        FilmFacts {
+            sex,
+            age: self.age_years.and_then(age_band),
+            view: self.view_position.as_deref().and_then(code),
+            body_part: self.body_part.as_deref().and_then(code),
+            manufacturer: self.manufacturer.as_deref().and_then(maker),
+            film_size: self.pixel_spacing_mm.map(longer_side_mm).and_then(size_band),
+            exposure: self.deviation_index.and_then(exposure_band),
+            compression: self.lossy.map(|lossy| if lossy { "lossy" } else { "lossless" }.to_owned()),
+            depth: self.bits_stored.filter(|bits| (1..=64).contains(bits)).map(|bits| format!("{bits} bits")),
+        }
+    }
 }
 
 /// File format a film was read from.
@@ -174,6 +205,13 @@ pub struct Radiograph {
     pub provenance: Provenance,
 }
 
+impl Radiograph {
+    /// Coded facts of the header; see [`FilmHeader::facts`].
+    pub fn facts(&self) -> FilmFacts {
+        self.header.facts(self.height_px, self.width_px)
+    }
+}
+
 /// Pixels of one stage, row-major `[H, W]`, in the stage's own type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StageData {
@@ -198,4 +236,41 @@ pub struct StageImage {
     pub data: StageData,
     /// What was done up to this stage.
     pub provenance: Provenance,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_point_to_nobody() {
+        let header = FilmHeader {
+            image_id: "a".into(),
+            study_uid: Some("1.2.3".into()),
+            sex: Some("f".into()),
+            age_years: Some(91.0),
+            view_position: Some("LL".into()),
+            body_part: Some("Doe^Jane in the wrong field".into()),
+            manufacturer: Some("Maker  Inc.".into()),
+            pixel_spacing_mm: Some([0.15, 0.2]),
+            deviation_index: Some(-2.0),
+            bits_stored: Some(12),
+            lossy: Some(false),
+            ..FilmHeader::default()
+        };
+        let facts = header.facts(2400, 1000);
+        let expected = FilmFacts {
+            sex: Some("F".into()),
+            age: Some("80 and over".into()),
+            view: Some("LL".into()),
+            body_part: None,
+            manufacturer: Some("MAKER INC.".into()),
+            film_size: Some("350-449 mm".into()),
+            exposure: Some("under target".into()),
+            compression: Some("lossless".into()),
+            depth: Some("12 bits".into()),
+        };
+        assert_eq!(facts, expected);
+        assert!(FilmHeader::default().facts(100, 100).is_empty());
+    }
 }

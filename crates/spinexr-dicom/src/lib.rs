@@ -7,15 +7,16 @@
 //! (i32)                                 (f64)                                      (f64)                (f32 or u8)
 //! ```
 //!
-//! dicom-rs supplies the data element parser, the dictionary and the codecs of 8-bit and lossless JPEG,
-//! hayro-jpeg2000 and dicom-toolkit-jpeg2000 those of JPEG 2000; 12-bit JPEG, JPEG-LS and RLE are decoded here. So
+//! dicom-rs supplies the data element parser, the dictionary and the codecs of 8-bit and lossless colour JPEG,
+//! hayro-jpeg2000 and dicom-toolkit-jpeg2000 those of JPEG 2000; 12-bit JPEG, lossless grey JPEG, JPEG-LS and RLE are decoded here. So
 //! is every step from stored values to display, because the convenience functions leave some of them out (an array is never
 //! inverted for MONOCHROME1, a VOI LUT Sequence is ignored, padding enters min–max).
 //!
 //! Input may be hostile. Lengths are checked against the file before anything is allocated, sequences are
 //! walked without recursion, and a panic inside a codec becomes a [`ReadError`].
 //!
-//! Writing makes DX images ([`write_dx`]) for synthetic films and for tests.
+//! Writing makes DX images ([`write_dx`]) for synthetic films and for tests. [`deidentify`] takes out of a film what
+//! names the patient.
 
 mod attributes;
 mod codec;
@@ -39,6 +40,7 @@ pub mod samples;
 mod standard;
 mod stored;
 mod syntax;
+mod viewer;
 mod vindr;
 mod window;
 mod write;
@@ -55,5 +57,6 @@ pub use film::{
 pub use find::find_films;
 pub use instance::{Instance, is_uid, read_instance};
 pub use options::{Limits, Policy, ReadOptions, Stage};
-pub use read::{read_film, read_header, read_size, read_stage, read_stage_from};
+pub use read::{read_film, read_header, read_size, read_stage, read_stage_from, read_viewer_pixels};
+pub use viewer::ViewerPixels;
 pub use write::{DxFilm, DxSyntax, derived_uid, encode_dx, write_dx};

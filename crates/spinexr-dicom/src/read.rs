@@ -7,6 +7,7 @@ use crate::options::{Limits, Policy, ReadOptions, Stage};
 use crate::pixel_format::{Photometric, PixelFormat};
 use crate::standard::{Applied, display_table, modality_table, voi_table};
 use crate::stored::{Stored, read_stored};
+use crate::viewer::ViewerPixels;
 use crate::{pixel_format, raster, syntax, vindr};
 use dicom_dictionary_std::tags;
 use std::fs::File;
@@ -46,6 +47,19 @@ pub fn read_film(path: &Path, options: &ReadOptions) -> Result<Radiograph, ReadE
 /// Any [`ReadError`]; the film's file is named in it.
 pub fn read_stage(path: &Path, stage: Stage, options: &ReadOptions) -> Result<StageImage, ReadError> {
     Source::open(path, options)?.stage(stage, options)
+}
+
+/// The pixels of a film for a viewer whose user moves the window; decoded once.
+///
+/// # Errors
+/// Any [`ReadError`]; the film's file is named in it.
+pub fn read_viewer_pixels(path: &Path, options: &ReadOptions) -> Result<ViewerPixels, ReadError> {
+    let source = Source::open(path, options)?;
+    let (stored, mut notes) = source.stored(options)?;
+    Ok(match &source {
+        Source::Dicom { data_set, .. } => ViewerPixels::of(data_set, &stored, &mut notes),
+        Source::Raster { .. } => ViewerPixels::of(&DataSet::empty(), &stored, &mut notes),
+    })
 }
 
 /// As [`read_stage`], of a file that is already in memory; `path` only names it, in errors and by its extension.
@@ -261,15 +275,30 @@ impl<'a> Source<'a> {
         options: &ReadOptions,
         see: impl FnOnce(&Stored),
     ) -> Result<StageImage, ReadError> {
+        let (stored, notes) = self.stored(options)?;
+        see(&stored);
         match self {
             Self::Dicom { path, data_set } => {
-                let mut notes = data_set.notes.clone();
-                let stored = read_stored(path, data_set, options, None, &mut notes)?;
-                see(&stored);
                 let mut image = stage_of(path, data_set, stored, stage, options, notes)?;
                 image.provenance.transfer_syntax = Some(data_set.syntax.uid.clone());
                 image.provenance.photometric = data_set.text(tags::PHOTOMETRIC_INTERPRETATION);
                 Ok(image)
+            }
+            Self::Raster { path, format, .. } => {
+                let mut image = stage_of(path, &DataSet::empty(), stored, stage, options, notes)?;
+                image.provenance.format = *format;
+                Ok(image)
+            }
+        }
+    }
+
+    /// The stored values, with what was odd about the file.
+    fn stored(&self, options: &ReadOptions) -> Result<(Stored, Vec<String>), ReadError> {
+        match self {
+            Self::Dicom { path, data_set } => {
+                let mut notes = data_set.notes.clone();
+                let stored = read_stored(path, data_set, options, None, &mut notes)?;
+                Ok((stored, notes))
             }
             Self::Raster { path, bytes, format } => {
                 let mut notes = Vec::new();
@@ -288,10 +317,7 @@ impl<'a> Source<'a> {
                     format: raster_format(raster.height, raster.width, raster.bits),
                     is_luma: true,
                 };
-                see(&stored);
-                let mut image = stage_of(path, &DataSet::empty(), stored, stage, options, notes)?;
-                image.provenance.format = *format;
-                Ok(image)
+                Ok((stored, notes))
             }
         }
     }

@@ -28,6 +28,10 @@ const RETIRED_JPEG: [(&str, &str); 2] = [
     ("1.2.840.10008.1.2.4.55", "JPEG Full Progression, Non-Hierarchical (Process 10 & 12)"),
 ];
 
+/// Transfer syntaxes without a lossless form: JPEG baseline and extended, and the retired ones on their processes.
+pub(crate) const ALWAYS_LOSSY: [&str; 4] =
+    ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"];
+
 /// First bytes of a DICOM file or bare data set?
 pub(crate) fn looks_like_dicom(head: &[u8]) -> bool {
     head.get(128..132) == Some(b"DICM".as_slice()) || bare_syntax(head).is_some() || starts_with_meta(head)

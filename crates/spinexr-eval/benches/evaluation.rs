@@ -4,6 +4,7 @@
 mod made_up;
 
 use spinexr_core::ClassList;
+use spinexr_eval::box_bootstrap::{RankedBoxes, resampled_ap};
 use spinexr_eval::coco::{self, BoxSet, Protocol};
 use spinexr_eval::intervals::{self, BootstrapOptions, Unit};
 use spinexr_eval::run::{self, RunOptions, ThresholdSource, evaluate_run};
@@ -56,8 +57,20 @@ fn one_auroc(bencher: divan::Bencher) {
     bencher.bench(|| roc::auroc(&data));
 }
 
+#[divan::bench(sample_count = 5)]
+fn bootstrap_10000_ap_by_study(bencher: divan::Bencher) {
+    let data = made_up::make(0, FILMS, BOXES, 1);
+    let test = Predictions::<Test>::new(data.test).expect("made-up records are sound");
+    let truth = Truth::new(&data.test_truth, &ClassList::vindr()).expect("made-up annotations are sound");
+    let boxes = run::box_set(&test, &truth, None);
+    let studies = run::Studies::of(&test, &truth);
+    let ranked = RankedBoxes::new(&boxes, &studies.of_image, studies.count, run::FOUND_IOU);
+    bencher.bench(|| resampled_ap(&ranked, &BootstrapOptions::paper(1)).summary());
+}
+
+/// All that `evaluate run -o` computes: tables, intervals, subgroups, page, CSV, LaTeX, SVG and PNG.
 #[divan::bench(sample_count = 3)]
-fn whole_run_and_page(bencher: divan::Bencher) {
+fn whole_report(bencher: divan::Bencher) {
     let data = made_up::make(800, FILMS, BOXES, 1);
     let validation = Predictions::<Validation>::new(data.validation).expect("made-up records are sound");
     let test = Predictions::<Test>::new(data.test).expect("made-up records are sound");
@@ -65,6 +78,7 @@ fn whole_run_and_page(bencher: divan::Bencher) {
     let options = RunOptions::new("bench", run::Protocol::Improved, 1);
     bencher.bench(|| {
         let report = evaluate_run(&test, &data.test_truth, source, &options).expect("sound inputs");
-        report::html(&report, &|_| None).len()
+        let plots = report::plot_files(&report).expect("every plot can be drawn");
+        report::html(&report, &|_| None).len() + report::table_files(&report).len() + plots.len()
     });
 }

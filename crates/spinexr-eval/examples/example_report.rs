@@ -1,14 +1,16 @@
-//! Renders a report of made-up records to look at: `cargo run -p spinexr-eval --example example_report`.
+//! Renders a report of made-up records to look at, with its tables and plots, a comparison of two runs and a comparison of
+//! batches: `cargo run --release -p spinexr-eval --example example_report [TEST FILMS]`.
 
 #[path = "../tests/made_up/mod.rs"]
 mod made_up;
 
 use image::{GrayImage, ImageEncoder, Luma, codecs::png::PngEncoder};
-use spinexr_core::whole_file;
-use spinexr_eval::EvalError;
-use spinexr_eval::report::{self, Thumbnail};
+use spinexr_core::{FilmPrediction, fusion, whole_file};
+use spinexr_eval::compare::{CompareOptions, ComparedRun, Correction, compare};
+use spinexr_eval::report::{self, ReportFile, Thumbnail};
 use spinexr_eval::run::{LossCurve, Protocol, RunOptions, ThresholdSource, evaluate_run};
 use spinexr_eval::threshold::{Predictions, Test, Validation};
+use spinexr_eval::{EvalError, drift};
 use std::path::PathBuf;
 
 /// A pale column of blocks on dark ground: enough to judge the look of boxes on it.
@@ -35,7 +37,8 @@ fn thumbnail(_: &str) -> Option<Thumbnail> {
 }
 
 fn main() -> Result<(), spinexr_eval::EvalError> {
-    let data = made_up::make(180, 260, 14, 20);
+    let films = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(260);
+    let data = made_up::make(180, films, 14, 20);
     let mut options = RunOptions::new("spinexr demo", Protocol::Improved, 42);
     options.detector = Some("retinanet_mini".into());
     options.synthetic = true;
@@ -63,12 +66,60 @@ fn main() -> Result<(), spinexr_eval::EvalError> {
 
     let validation = Predictions::<Validation>::new(data.validation)?;
     let source = ThresholdSource::Validation { films: &validation, annotations: &data.validation_truth };
-    let report = evaluate_run(&Predictions::<Test>::new(data.test)?, &data.test_truth, source, &options)?;
+    let test = Predictions::<Test>::new(data.test)?;
+    let report = evaluate_run(&test, &data.test_truth, source, &options)?;
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/example-report");
     let refused = |source| EvalError::Io { path: dir.clone(), source };
     std::fs::create_dir_all(&dir).map_err(refused)?;
+    let mut files = report::table_files(&report);
+    files.extend(report::plot_files(&report)?);
     let html = report::html(&report, &thumbnail);
-    whole_file::write(&dir.join("report.html"), html.as_bytes()).map_err(refused)?;
+    files.push(ReportFile { name: "report.html".into(), bytes: html.into_bytes() });
+
+    let other = made_up::make(180, films, 14, 20);
+    let blurred = |films: Vec<FilmPrediction>| -> Vec<FilmPrediction> {
+        let blur = |(i, mut film): (usize, FilmPrediction)| {
+            for logit in film.logits.values_mut() {
+                *logit = (0.6 * logit.values()[0] + 2.0 * ((i * 37 % 101) as f64 / 101.0 - 0.5)).into();
+            }
+            film.p_abnormal = film.ensemble_logit().map(fusion::sigmoid);
+            film
+        };
+        films.into_iter().enumerate().map(blur).collect()
+    };
+    let blurred_validation = Predictions::<Validation>::new(blurred(other.validation))?;
+    let blurred_test = Predictions::<Test>::new(blurred(other.test))?;
+    let source =
+        ThresholdSource::Validation { films: &blurred_validation, annotations: &other.validation_truth };
+    let blurred_report = evaluate_run(&blurred_test, &other.test_truth, source, &options)?;
+    let runs = [
+        ComparedRun { method: "sharp", source: "sharp.jsonl", test: &test, report: &report },
+        ComparedRun {
+            method: "blurred",
+            source: "blurred.jsonl",
+            test: &blurred_test,
+            report: &blurred_report,
+        },
+    ];
+    let compared = compare(
+        &runs,
+        &data.test_truth,
+        &CompareOptions {
+            title: "Two methods".into(),
+            correction: Correction::Holm,
+            bootstrap: options.bootstrap,
+        },
+    )?;
+    let html = report::comparison_html(&compared);
+    files.push(ReportFile { name: "comparison.html".into(), bytes: html.into_bytes() });
+    for file in files {
+        let path = dir.join(&file.name);
+        std::fs::create_dir_all(path.parent().unwrap_or(&dir)).map_err(refused)?;
+        whole_file::write(&path, &file.bytes).map_err(refused)?;
+    }
+    let reference: Vec<FilmPrediction> = test.films().cloned().collect();
+    let drift = drift::drift(&reference, &made_up::make(0, 60, 14, 99).test, &drift::DriftOptions::default());
+    println!("{}", drift.statement.join("\n"));
     println!("{}", dir.join("report.html").display());
     Ok(())
 }

@@ -68,6 +68,26 @@ pub struct BoxSet {
 }
 
 impl BoxSet {
+    /// The boxes of some images, which are numbered anew in the same order.
+    ///
+    /// # Panics
+    /// When there is not one entry an image.
+    pub fn of_images(&self, wanted: &[bool]) -> Self {
+        assert_eq!(wanted.len(), self.images, "one entry an image");
+        let mut images = 0;
+        let number: Vec<Option<usize>> = wanted
+            .iter()
+            .map(|&wanted| {
+                images += usize::from(wanted);
+                wanted.then(|| images - 1)
+            })
+            .collect();
+        let truth = self.truth.iter().filter_map(|t| Some(TruthBox { image: number[t.image]?, ..*t }));
+        let detections =
+            self.detections.iter().filter_map(|d| Some(DetectedBox { image: number[d.image]?, ..*d }));
+        Self { images, classes: self.classes, truth: truth.collect(), detections: detections.collect() }
+    }
+
     /// Positions in `truth` of each image's boxes, crowds left out.
     pub(crate) fn truth_by_image(&self) -> Vec<Vec<usize>> {
         let mut of_image = vec![Vec::new(); self.images];

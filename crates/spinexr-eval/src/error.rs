@@ -85,6 +85,41 @@ pub enum EvalError {
         /// The film where the second was found.
         image: String,
     },
+    /// Nothing to compare.
+    #[error("no run to compare; expected at least one")]
+    NoRuns,
+    /// Runs of a comparison predicted other test films.
+    #[error(
+        "{first} and {second} predicted other test films, so nothing of them can be compared: {} only in the first{}, {} only \
+         in the second{}",
+        only_first.len(), examples(only_first), only_second.len(), examples(only_second)
+    )]
+    OtherFilms {
+        /// A run.
+        first: String,
+        /// The run that differs.
+        second: String,
+        /// Films of the first alone.
+        only_first: Vec<String>,
+        /// Films of the second alone.
+        only_second: Vec<String>,
+    },
+    /// Runs of a comparison have other classes.
+    #[error("{first} and {second} are of other classes, so their boxes cannot be compared")]
+    OtherClasses {
+        /// A run.
+        first: String,
+        /// The run that differs.
+        second: String,
+    },
+    /// A figure that cannot be drawn.
+    #[error("plot {name}: {message}")]
+    Plot {
+        /// The figure.
+        name: String,
+        /// What the drawing program said.
+        message: String,
+    },
     /// An IoU set that cannot be read.
     #[error(
         "{text:?} is no IoU set; expected one value such as 0.5, or first:step:last such as 0.2:0.05:0.5, in (0, 1]"
@@ -93,6 +128,16 @@ pub enum EvalError {
         /// As found.
         text: String,
     },
+}
+
+/// The first films of a list, in brackets.
+fn examples(films: &[String]) -> String {
+    const SHOWN: usize = 5;
+    if films.is_empty() {
+        return String::new();
+    }
+    let dots = if films.len() > SHOWN { ", …" } else { "" };
+    format!(" ({}{dots})", films[..films.len().min(SHOWN)].join(", "))
 }
 
 /// What is wrong with one line, entry or film.

@@ -36,6 +36,37 @@ pub fn wilson(k: usize, n: usize) -> Option<Interval> {
     Some([low, high])
 }
 
+/// The 97.5 % quantile of Student's t with `degrees` ≥ 1 of freedom, from the finite series of its distribution (Abramowitz &
+/// Stegun 26.7.3 and 26.7.4).
+pub fn student_t_975(degrees: usize) -> f64 {
+    // P(|T| < t).
+    let within = |t: f64| {
+        let theta = (t / (degrees as f64).sqrt()).atan();
+        let (sine, cosine) = theta.sin_cos();
+        let odd = degrees % 2 == 1;
+        let (mut term, mut power, mut sum) = (1.0, if odd { cosine } else { 1.0 }, 0.0);
+        let mut step = if odd { 1 } else { 0 };
+        while step + 2 <= degrees {
+            sum += term * power;
+            let (above, below) = (step + 1, step + 2);
+            term *= above as f64 / below as f64;
+            power *= cosine * cosine;
+            step += 2;
+        }
+        if odd { std::f64::consts::FRAC_2_PI * (theta + sine * sum) } else { sine * sum }
+    };
+    let (mut low, mut high) = (1.9, 13.0);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if within(middle) < 0.95 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    0.5 * (low + high)
+}
+
 /// AUROC with its DeLong variance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DeLong {
@@ -138,8 +169,26 @@ pub fn bootstrap(
     unit: Unit,
     options: &BootstrapOptions,
 ) -> BinaryBootstrap {
+    let samples = resampled(data, threshold, unit, options);
+    let of = |metric: usize| summarise(samples.iter().map(|s| s[metric]));
+    BinaryBootstrap { auroc: of(0), f1: of(1), sensitivity: of(2), specificity: of(3) }
+}
+
+/// AUROC of each resample of studies, NaN where not defined. Resample `i` draws the same studies for every model of the same
+/// films, so differences between models are paired.
+pub fn resampled_auroc(data: &LabelledScores, options: &BootstrapOptions) -> Vec<f64> {
+    resampled(data, None, Unit::Study, options).into_iter().map(|sample| sample[0]).collect()
+}
+
+/// AUROC, F1, sensitivity and specificity of each resample; none without a film.
+fn resampled(
+    data: &LabelledScores,
+    threshold: Option<f64>,
+    unit: Unit,
+    options: &BootstrapOptions,
+) -> Vec<[f64; 4]> {
     if data.is_empty() {
-        return BinaryBootstrap { auroc: None, f1: None, sensitivity: None, specificity: None };
+        return Vec::new();
     }
     let units = match unit {
         Unit::Film => data.len(),
@@ -155,7 +204,7 @@ pub fn bootstrap(
         .collect();
     let called = threshold.map(|c| scores.partition_point(|&s| s >= c));
 
-    let samples: Vec<[f64; 4]> = (0..options.resamples)
+    (0..options.resamples)
         .into_par_iter()
         .map_init(
             || vec![0u32; units],
@@ -165,9 +214,7 @@ pub fn bootstrap(
                 evaluate(&films, counts, called)
             },
         )
-        .collect();
-    let of = |metric: usize| summarise(samples.iter().map(|s| s[metric]));
-    BinaryBootstrap { auroc: of(0), f1: of(1), sensitivity: of(2), specificity: of(3) }
+        .collect()
 }
 
 struct ResampledFilm {
@@ -178,17 +225,17 @@ struct ResampledFilm {
 
 /// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014): a generator of eight bytes that is fast enough for tens
 /// of millions of draws and whose numbers no change of a library alters.
-struct Stream(u64);
+pub(crate) struct Stream(u64);
 
 impl Stream {
     /// Stream `index` of a seed. The start is mixed twice, so that streams of near seeds share no stretch.
-    fn new(seed: u64, index: u64) -> Self {
+    pub(crate) fn new(seed: u64, index: u64) -> Self {
         let mut of_seed = Self(seed);
         let mut of_index = Self(of_seed.next() ^ index.wrapping_mul(0xd6e8_feb8_6659_fd93));
         Self(of_index.next())
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -198,7 +245,7 @@ impl Stream {
 
 /// Adds as many draws to `counts` as it has entries, each entry equally likely (Lemire, ACM TOMACS
 /// 2019;29:3), two draws from each 64 random bits.
-fn resample_units(counts: &mut [u32], stream: &mut Stream) {
+pub(crate) fn resample_units(counts: &mut [u32], stream: &mut Stream) {
     let bound = counts.len() as u32;
     let reject_below = bound.wrapping_neg() % bound;
     let mut left = counts.len();
@@ -261,8 +308,8 @@ impl PairSums {
     }
 }
 
-/// Mean and order statistics of the defined values.
-fn summarise(values: impl Iterator<Item = f64>) -> Option<Bootstrapped> {
+/// Mean and order statistics of the defined values; `None` where none is.
+pub(crate) fn summarise(values: impl Iterator<Item = f64>) -> Option<Bootstrapped> {
     let (mut defined, mut undefined) = (Vec::new(), 0);
     for value in values {
         if value.is_nan() {
@@ -361,6 +408,23 @@ mod tests {
             high - low
         };
         assert!(width(Unit::Study) > 2.0 * width(Unit::Film));
+    }
+
+    #[test]
+    fn quantiles_of_student_equal_scipy() {
+        // scipy.stats.t.ppf(0.975, degrees)
+        for (degrees, expected) in [
+            (1, 12.706204736174694),
+            (2, 4.302652729749462),
+            (3, 3.1824463052837078),
+            (4, 2.7764451051977934),
+            (9, 2.262157162798205),
+            (30, 2.0422724563012378),
+            (99, 1.9842169515864174),
+        ] {
+            let got = student_t_975(degrees);
+            assert!((got - expected).abs() < 1e-9, "{degrees}: {got}, expected {expected}");
+        }
     }
 
     #[test]

@@ -38,7 +38,24 @@ pub fn delong_test(
     first: &[f64],
     second: &[f64],
 ) -> Result<Option<DeLongTest>, EvalError> {
-    for scores in [first, second] {
+    delong_test_of_means(positive, &[first], &[second])
+}
+
+/// As [`delong_test`], of the mean AUROC of several runs a side, such as seeds of one method: the components of DeLong's
+/// variance are linear, so a film's component is the mean of its components in the runs.
+///
+/// # Errors
+/// As [`delong_test`]; a side without a run is [`Problem::Length`].
+pub fn delong_test_of_means(
+    positive: &[bool],
+    first: &[&[f64]],
+    second: &[&[f64]],
+) -> Result<Option<DeLongTest>, EvalError> {
+    if first.is_empty() || second.is_empty() {
+        let problem = Problem::Length { expected: positive.len(), got: 0 };
+        return Err(EvalError::Score { index: 0, problem });
+    }
+    for scores in first.iter().chain(second) {
         if scores.len() != positive.len() {
             let problem = Problem::Length { expected: positive.len(), got: scores.len() };
             return Err(EvalError::Score { index: positive.len().min(scores.len()), problem });
@@ -53,7 +70,11 @@ pub fn delong_test(
     if positives < 2 || negatives < 2 {
         return Ok(None);
     }
-    let components = [first, second].map(|scores| Components::of(positive, scores, positives, negatives));
+    let components = [first, second].map(|runs| {
+        let runs: Vec<Components> =
+            runs.iter().map(|scores| Components::of(positive, scores, positives, negatives)).collect();
+        Components::mean(&runs)
+    });
     let [a, b] = &components;
     let auroc = [a.auroc, b.auroc];
     let covariance = |x: &Components, y: &Components| {
@@ -114,6 +135,25 @@ impl Components {
         let [of_negatives, of_positives] = of_class;
         let auroc = of_positives.iter().sum::<f64>() / positives as f64;
         Self { auroc, positives: of_positives, negatives: of_negatives }
+    }
+}
+
+impl Components {
+    /// Component by component; of at least one run.
+    fn mean(runs: &[Self]) -> Self {
+        let count = runs.len() as f64;
+        let mean = |of: &dyn Fn(&Self) -> &Vec<f64>| -> Vec<f64> {
+            let mut sums = vec![0.0; of(&runs[0]).len()];
+            for run in runs {
+                sums.iter_mut().zip(of(run)).for_each(|(sum, value)| *sum += value);
+            }
+            sums.into_iter().map(|sum| sum / count).collect()
+        };
+        Self {
+            auroc: runs.iter().map(|run| run.auroc).sum::<f64>() / count,
+            positives: mean(&|run| &run.positives),
+            negatives: mean(&|run| &run.negatives),
+        }
     }
 }
 
@@ -205,6 +245,28 @@ mod tests {
         assert_eq!(delong_test(&[true, false], &[0.1, 0.2], &[0.1, 0.2]).unwrap(), None);
         assert!(delong_test(&positive, &scores, &scores[..4]).is_err());
         assert!(delong_test(&positive, &scores, &[f64::NAN; 5]).is_err());
+    }
+
+    #[test]
+    fn the_mean_of_one_run_is_the_run_and_of_two_lies_between() {
+        let positive: Vec<bool> = (0..60).map(|i| i % 3 == 0).collect();
+        let scores = |k: u32| -> Vec<f64> {
+            let noise =
+                |i: u32| f64::from(i.wrapping_mul(2_654_435_761).wrapping_add(k * 977) >> 22) / 1024.0;
+            (0..60u32).map(|i| noise(i + k) + if i % 3 == 0 { 0.3 } else { 0.0 }).collect()
+        };
+        let [a, b, c] = [scores(1), scores(2), scores(3)];
+        let twice = delong_test_of_means(&positive, &[&a, &a], &[&c]).unwrap().unwrap();
+        let once = delong_test(&positive, &a, &c).unwrap().unwrap();
+        assert!((twice.z.unwrap() - once.z.unwrap()).abs() < 1e-9);
+        let both = delong_test_of_means(&positive, &[&a, &b], &[&c]).unwrap().unwrap();
+        let other = delong_test(&positive, &b, &c).unwrap().unwrap();
+        assert!((both.difference - 0.5 * (once.difference + other.difference)).abs() < 1e-12);
+        // The variance of a mean, from the variances and covariances of pairs.
+        let pair = delong_test(&positive, &a, &b).unwrap().unwrap();
+        let expected = 0.25 * (pair.variance[0] + pair.variance[1] + 2.0 * pair.covariance);
+        assert!((both.variance[0] - expected).abs() < 1e-12);
+        assert!(delong_test_of_means(&positive, &[], &[&c]).is_err());
     }
 
     #[test]

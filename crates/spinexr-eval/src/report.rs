@@ -1,21 +1,52 @@
-//! The report of a run as one HTML file: no network, no script, light and dark, fit to print.
+//! The report of a run, or of several, as one HTML file (no network, no script, light and dark, fit to print), and its tables
+//! and figures as files.
 
+mod comparison;
+mod exports;
 mod figures;
 mod gallery;
 mod page;
 mod plot;
+mod plot_files;
 mod tables;
 
+pub use exports::{comparison_table_files, table_files};
 pub use gallery::Thumbnail;
 pub use plot::{Axis, Corner, Mark, Plot, Scale, Series};
+pub use plot_files::{comparison_plot_files, plot_files};
 
+use crate::compare::CompareReport;
 use crate::run::RunReport;
 use spinexr_core::{ClassList, Label};
+
+/// A file that goes beside the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportFile {
+    /// Path below the report's folder, such as `tables/detection.csv`.
+    pub name: String,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
 
 /// The whole page. `thumbnail` gives the picture of a film by image id; where it gives none, the boxes are
 /// drawn on an empty ground.
 pub fn html(report: &RunReport, thumbnail: &dyn Fn(&str) -> Option<Thumbnail>) -> String {
     page::page(report, thumbnail)
+}
+
+/// The page of a comparison.
+pub fn comparison_html(report: &CompareReport) -> String {
+    comparison::page(report)
+}
+
+/// A p value with as many digits as say something; `n/a` where there is none.
+fn p_value(p: Option<f64>) -> String {
+    match p {
+        None => "n/a".into(),
+        Some(p) if p < 0.0001 => "< 0.0001".into(),
+        Some(p) if p < 0.01 => format!("{p:.4}"),
+        Some(p) => format!("{p:.3}"),
+    }
 }
 
 /// The column of the paper's table, for the classes of VinDr-SpineXR.

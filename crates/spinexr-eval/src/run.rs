@@ -9,16 +9,19 @@ mod cases;
 mod classification;
 mod detection;
 mod report_types;
+mod subgroups;
 
 pub use cases::{Case, CaseKind, MarkedBox, ShownBox};
 pub use classification::{
-    CalibrationReport, ClassificationRow, PREVALENCES, ScoreHistogram, StudyLevel, Worth,
+    CalibrationReport, ClassificationRow, OperatingPointRow, PREVALENCES, ScoreHistogram, StudyLevel, Worth,
 };
-pub use detection::{DetectionRow, box_set, regate};
+pub use detection::{DetectionRow, Studies, box_set, regate};
 pub use report_types::{
     Counts, Curves, GateReport, LossCurve, Note, NoteKind, Protocol, RunOptions, RunProvenance, RunReport,
     ShownScore, SplitCounts,
 };
+pub(crate) use subgroups::facts;
+pub use subgroups::{FEW_FILMS, NOT_KNOWN, Subgroup, Subgroups};
 
 use crate::error::{EvalError, Problem};
 use crate::froc;
@@ -194,6 +197,7 @@ fn evaluate(
     options: &RunOptions,
 ) -> Result<RunReport, EvalError> {
     let mut notes = few_boxes(&counts.test, truth.classes());
+    notes.extend(few_films(&counts.test));
     let mut curves = Curves::default();
 
     let mut classification = BTreeMap::new();
@@ -206,6 +210,7 @@ fn evaluate(
                 scorer.name()
             )));
         }
+        notes.extend(tied(scorer.name(), &row));
         curves.roc.extend(roc.map(|curve| (scorer.name().to_owned(), curve)));
         classification.insert(scorer.name().to_owned(), row);
     }
@@ -223,7 +228,9 @@ fn evaluate(
         any.then(|| "detector".to_owned())
     });
     let shown = shown.unwrap_or(ShownScore { score: SHOWN_SCORE, from: "fixed".into() });
+    let studies = Studies::of(test, truth);
     let mut detection = BTreeMap::new();
+    let mut last_boxes = None;
     if let Some(name) = &detector {
         let rows = [(name.as_str(), None), ("framework", gate.as_ref())];
         for (row_name, row_gate) in rows {
@@ -231,12 +238,26 @@ fn evaluate(
                 notes.push(Note::warning("No c*: the framework row (boxes after the gate) is n/a."));
                 continue;
             }
-            let (row, pr) =
-                detection::evaluate(&box_set(test, truth, row_gate), truth.classes(), shown.score);
+            let boxes = box_set(test, truth, row_gate);
+            let classes = truth.classes();
+            let (row, pr) = detection::evaluate(&boxes, classes, &studies, shown.score, &options.bootstrap);
+            last_boxes = Some(boxes);
             detection.insert(row_name.to_owned(), row);
             curves.detection_pr.insert(row_name.to_owned(), pr);
         }
     }
+
+    let cut = match c_star {
+        Some(c_star) => {
+            let logits = test.logits(truth, &Scorer::Ensemble)?;
+            Some(classification::logit_cut(&logits, c_star.value()))
+        }
+        None => None,
+    };
+    let of_films =
+        subgroups::Films { test, truth, cut, boxes: last_boxes.as_ref(), study_of_image: &studies.of_image };
+    let subgroups = if options.subgroups { subgroups::evaluate(&of_films, options)? } else { Vec::new() };
+    notes.extend(small_subgroups(&subgroups));
 
     let disagreeing = test.films().filter(|f| probability_disagrees(f)).count();
     if disagreeing > 0 {
@@ -277,6 +298,7 @@ fn evaluate(
         }),
         shown_score: shown,
         bootstrap: options.bootstrap,
+        subgroups,
         curves,
         losses: options.losses.iter().map(LossCurve::finite).collect(),
         cases,
@@ -315,6 +337,53 @@ fn few_boxes(test: &SplitCounts, classes: &ClassList) -> Vec<Note> {
         )));
     }
     notes
+}
+
+/// A class of films too small for its rates.
+fn few_films(test: &SplitCounts) -> Option<Note> {
+    let few = |count: usize| (1..FEW_FILMS).contains(&count);
+    (few(test.abnormal) || few(test.normal)).then(|| {
+        Note::warning(&format!(
+            "Only {} abnormal and {} normal test films: AUROC, sensitivity and specificity say little.",
+            test.abnormal, test.normal
+        ))
+    })
+}
+
+/// Swing of the AUROC from which ties are a warning.
+const MUCH_SWING: f64 = 0.001;
+
+/// What ties there are, and what they do.
+fn tied(name: &str, row: &ClassificationRow) -> Option<Note> {
+    let ties = &row.ties;
+    if ties.pairs_between_classes == 0 {
+        return None;
+    }
+    let range = ties.auroc_range.map_or_else(String::new, |[low, high]| {
+        format!("; ranked otherwise, the AUROC would lie anywhere from {low:.4} to {high:.4}")
+    });
+    let on = ties.on_threshold.map_or(0, |[positive, negative]| positive + negative);
+    let on = match on {
+        0 | 1 => String::new(),
+        on => format!("; {on} films lie exactly on the threshold and are called abnormal together"),
+    };
+    let text = format!(
+        "Ties in the scores of {name}: {} films share {} scores, {} pairs of a normal and an abnormal film among \
+         them{range}{on}.",
+        ties.films, ties.scores, ties.pairs_between_classes
+    );
+    Some(if ties.auroc_swing() >= MUCH_SWING { Note::warning(&text) } else { Note::info(&text) })
+}
+
+fn small_subgroups(subgroups: &[Subgroups]) -> Option<Note> {
+    let groups = || subgroups.iter().flat_map(|s| &s.groups);
+    let small = groups().filter(|group| !group.warning.is_empty()).count();
+    (small > 0).then(|| {
+        Note::info(&format!(
+            "{small} of {} subgroups are too small for their figures to say much; they are marked.",
+            groups().count()
+        ))
+    })
 }
 
 impl RunOptions {

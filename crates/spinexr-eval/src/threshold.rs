@@ -23,6 +23,7 @@
 //! follows them into every table.
 
 use crate::error::{EvalError, Problem};
+use crate::scores::Step;
 use crate::{LabelledScores, binary, records};
 use serde::{Deserialize, Serialize};
 use spinexr_core::{ClassList, FilmAnnotation, FilmPrediction, Split, fusion};
@@ -167,6 +168,29 @@ pub struct BySplit {
     pub test: Vec<FilmPrediction>,
     /// Films whose record names no split.
     pub without: Vec<FilmPrediction>,
+}
+
+impl BySplit {
+    /// No study has films in two splits, as far as the records tell.
+    ///
+    /// # Errors
+    /// [`EvalError::Leak`], for films that thresholds were chosen on, or that a model was trained on, and that are tested.
+    pub fn check_leak(&self) -> Result<(), EvalError> {
+        let mut first: BTreeMap<&str, Split> = BTreeMap::new();
+        for film in self.train.iter().chain(&self.validation).chain(&self.test) {
+            let Some(split) = film.split else { continue };
+            let before = *first.entry(film.study.as_str()).or_insert(split);
+            if before != split {
+                return Err(EvalError::Leak {
+                    study: film.study.clone(),
+                    first: before,
+                    second: split,
+                    example: film.image.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Sorts records by the split they name.
@@ -344,6 +368,45 @@ pub fn paper_protocol_choose_on_test(
     scorer: &Scorer,
 ) -> Result<Option<Threshold>, EvalError> {
     youden(&test.probabilities(truth, scorer)?, ChosenOn::TestAsInThePaper)
+}
+
+/// What a threshold has to reach on validation films.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// At least this sensitivity, with the highest threshold that has it.
+    Sensitivity(f64),
+    /// At least this specificity, with the lowest threshold that has it.
+    Specificity(f64),
+}
+
+/// The threshold that reaches `target` on validation films; `None` where none does, or a class is missing. What it reaches on
+/// other films is theirs to say.
+///
+/// # Errors
+/// [`EvalError::Film`] for a film without annotation.
+pub fn choose_at(
+    validation: &Predictions<Validation>,
+    truth: &Truth,
+    scorer: &Scorer,
+    target: Target,
+) -> Result<Option<Threshold>, EvalError> {
+    let data = validation.probabilities(truth, scorer)?;
+    if !data.has_both_classes() {
+        return Ok(None);
+    }
+    let steps = data.steps();
+    let sensitivity = |step: &Step| step.tp as f64 / data.positives() as f64;
+    let specificity = |step: &Step| 1.0 - step.fp as f64 / data.negatives() as f64;
+    let step = match target {
+        Target::Sensitivity(least) => steps.iter().find(|step| sensitivity(step) >= least),
+        Target::Specificity(least) => steps.iter().rfind(|step| specificity(step) >= least),
+    };
+    Ok(step.map(|step| Threshold {
+        value: step.threshold,
+        chosen_on: ChosenOn::Validation,
+        youden_j: Some(sensitivity(step) + specificity(step) - 1.0),
+    }))
 }
 
 fn youden(data: &LabelledScores, chosen_on: ChosenOn) -> Result<Option<Threshold>, EvalError> {

@@ -238,6 +238,160 @@ fn a_study_in_two_splits_is_a_leak() {
 }
 
 #[test]
+fn a_study_in_two_splits_of_the_records_is_a_leak() {
+    let mut data = made_up::make(10, 10, 0, 10);
+    let parts = |data: &made_up::MadeUp| {
+        spinexr_eval::threshold::by_split(data.validation.iter().chain(&data.test).cloned().collect())
+    };
+    parts(&data).check_leak().unwrap();
+    // A film of a test study that a model was trained on.
+    let mut trained = data.test[4].clone();
+    trained.image = "another film of that study".into();
+    trained.split = Some(Split::Train);
+    data.validation.push(trained);
+    let error = parts(&data).check_leak().unwrap_err();
+    assert!(matches!(&error, EvalError::Leak { first: Split::Train, second: Split::Test, .. }), "{error}");
+    assert!(error.to_string().contains(&data.test[4].study), "{error}");
+}
+
+#[test]
+fn subgroups_share_out_the_films_and_small_ones_are_marked() {
+    let report = evaluate(&made_up::make(60, 400, 10, 21)).unwrap();
+    let facts: Vec<&str> = report.subgroups.iter().map(|s| s.fact.as_str()).collect();
+    let expected = [
+        "sex",
+        "age, years",
+        "view",
+        "body part",
+        "manufacturer",
+        "film size",
+        "exposure",
+        "compression",
+        "longer side",
+    ];
+    assert_eq!(facts, expected, "no header says the depth");
+    for subgroups in &report.subgroups {
+        let sum = |of: &dyn Fn(&run::Subgroup) -> usize| subgroups.groups.iter().map(of).sum::<usize>();
+        assert_eq!(sum(&|g| g.films), report.counts.test.films, "{}", subgroups.fact);
+        assert_eq!(sum(&|g| g.abnormal), report.counts.test.abnormal);
+        assert_eq!(sum(&|g| g.boxes), report.counts.test.boxes.values().sum::<usize>());
+        for group in &subgroups.groups {
+            for (value, ci) in [
+                (group.auroc, group.auroc_ci),
+                (group.sensitivity, group.sensitivity_ci),
+                (group.map50, group.map50_ci),
+            ] {
+                if let (Some(value), Some([low, high])) = (value, ci) {
+                    assert!(
+                        low <= value && value <= high,
+                        "{} {}: {low} {value} {high}",
+                        subgroups.fact,
+                        group.name
+                    );
+                }
+            }
+            let few = group.abnormal < run::FEW_FILMS || group.films - group.abnormal < run::FEW_FILMS;
+            assert_eq!(group.warning.contains("films"), few, "{group:?}");
+        }
+    }
+    let lossy = report.subgroups.iter().find(|s| s.fact == "compression").unwrap();
+    assert!(lossy.groups.iter().any(|g| g.name == "lossy" && !g.warning.is_empty()));
+    assert!(report.notes.iter().any(|n| n.text.contains("subgroups are too small")));
+    // The whole as a group of its own says what the table says.
+    let whole = &report.subgroups.last().unwrap().groups;
+    assert_eq!(whole.len(), 1);
+    assert_eq!(whole[0].auroc, report.classification["ensemble"].auroc);
+    assert_eq!(whole[0].auroc_ci, report.classification["ensemble"].auroc_ci);
+    assert_eq!(whole[0].sensitivity, report.classification["ensemble"].sensitivity);
+    let framework = &report.detection["framework"];
+    assert_eq!((whole[0].map50, whole[0].map50_ci), (framework.map50, framework.map50_ci));
+    let html = report::html(&report, &|_| None);
+    assert!(html.contains("MAKER B") && html.contains("80 and over"));
+}
+
+#[test]
+fn records_without_header_facts_have_no_such_subgroups() {
+    let mut data = made_up::make(40, 60, 5, 22);
+    for film in &mut data.test {
+        film.facts = spinexr_core::FilmFacts::default();
+    }
+    let report = evaluate(&data).unwrap();
+    assert_eq!(report.subgroups.iter().map(|s| s.fact.as_str()).collect::<Vec<_>>(), ["longer side"]);
+}
+
+#[test]
+fn planted_ties_are_counted_and_told() {
+    let mut data = made_up::make(60, 100, 5, 23);
+    let quiet = evaluate(&data).unwrap();
+    assert_eq!(quiet.classification["ensemble"].ties.pairs_between_classes, 0);
+    assert!(!quiet.notes.iter().any(|n| n.text.starts_with("Ties")));
+    for film in &mut data.test[..40] {
+        for logits in film.logits.values_mut() {
+            *logits = 0.25.into();
+        }
+        film.p_abnormal = Some(spinexr_core::fusion::sigmoid(0.25));
+    }
+    let report = evaluate(&data).unwrap();
+    let row = &report.classification["ensemble"];
+    let abnormal = data.test_truth[..40].iter().filter(|a| a.abnormal).count() as u64;
+    assert_eq!((row.ties.films, row.ties.scores), (40, 1));
+    assert_eq!(row.ties.pairs_between_classes, abnormal * (40 - abnormal));
+    let [low, high] = row.ties.auroc_range.unwrap();
+    assert!(low < row.auroc.unwrap() && row.auroc.unwrap() < high);
+    let note = report.notes.iter().find(|n| n.text.starts_with("Ties in the scores of ensemble")).unwrap();
+    assert_eq!(note.kind, run::NoteKind::Warning);
+    assert!(note.text.contains("40 films share 1 scores"), "{}", note.text);
+}
+
+#[test]
+fn a_class_with_no_truth_or_too_few_is_said() {
+    let mut data = made_up::make(60, 120, 8, 24);
+    let (collapse, implant) = (Finding::VertebralCollapse.label(), Finding::SurgicalImplant.label());
+    let mut implants = 0;
+    for film in &mut data.test_truth {
+        film.boxes.retain(|b| b.label != collapse);
+        film.boxes.retain(|b| {
+            implants += usize::from(b.label == implant);
+            b.label != implant || implants <= 3
+        });
+    }
+    let report = evaluate(&data).unwrap();
+    let row = &report.detection["framework"];
+    assert_eq!((row.ap50[&collapse], row.ap50_ci[&collapse]), (None, None));
+    let warned = |start: &str, name: &str| {
+        report
+            .notes
+            .iter()
+            .any(|n| n.kind == run::NoteKind::Warning && n.text.starts_with(start) && n.text.contains(name))
+    };
+    assert!(warned("No box among the test films, AP is n/a", "Vertebral collapse"));
+    assert!(warned("Fewer than 10 boxes", "Surgical implant (3)"));
+    let small = evaluate(&made_up::make(40, 30, 2, 25)).unwrap();
+    assert!(small.notes.iter().any(|n| n.text.starts_with("Only ") && n.text.contains("normal test films")));
+}
+
+#[test]
+fn operating_points_come_from_validation_films() {
+    let data = made_up::make(200, 200, 0, 26);
+    let report = evaluate(&data).unwrap();
+    let truth = Truth::new(&data.validation_truth, &ClassList::vindr()).unwrap();
+    let films = Predictions::<Validation>::new(data.validation.clone()).unwrap();
+    let validation = films.probabilities(&truth, &spinexr_eval::threshold::Scorer::Ensemble).unwrap();
+    let points = &report.classification["ensemble"].operating_points;
+    assert_eq!(points.len(), 4);
+    for point in points {
+        let c = spinexr_eval::binary::Confusion::at(&validation, point.threshold.unwrap());
+        match point.target {
+            spinexr_eval::threshold::Target::Sensitivity(least) => assert!(c.sensitivity().unwrap() >= least),
+            spinexr_eval::threshold::Target::Specificity(least) => assert!(c.specificity().unwrap() >= least),
+        }
+        let [low, high] = point.sensitivity_ci.unwrap();
+        assert!(low < point.sensitivity.unwrap() && point.sensitivity.unwrap() < high);
+    }
+    assert!(points[0].threshold <= points[1].threshold && points[2].threshold <= points[3].threshold);
+}
+
+#[test]
 fn the_page_stands_alone() {
     let mut data = made_up::make(60, 80, 10, 11);
     data.test[0].image = "<script>alert(1)</script>".into();
@@ -353,4 +507,56 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn tables_and_plots_are_files_of_the_same_figures() {
+    let mut data = made_up::make(60, 120, 8, 30);
+    // A name that LaTeX would take for a command, and SVG for markup.
+    for film in data.test.iter_mut().chain(&mut data.validation) {
+        let logits = film.logits.remove("densenet121_mini_a").unwrap();
+        film.logits.insert("a_<b>&50%".into(), logits);
+    }
+    let report = evaluate(&data).unwrap();
+    let tables = report::table_files(&report);
+    let names: Vec<&str> = tables.iter().map(|f| f.name.as_str()).collect();
+    for name in ["classification", "operating_points", "detection", "subgroups"] {
+        assert!(names.contains(&format!("tables/{name}.csv").as_str()), "{names:?}");
+        assert!(names.contains(&format!("tables/{name}.tex").as_str()), "{names:?}");
+    }
+    let text = |name: &str| {
+        String::from_utf8(tables.iter().find(|f| f.name == name).unwrap().bytes.clone()).unwrap()
+    };
+    let csv = text("tables/classification.csv");
+    let ensemble = csv.lines().find(|l| l.starts_with("ensemble,")).unwrap();
+    let auroc: f64 = ensemble.split(',').nth(1).unwrap().parse().unwrap();
+    assert_eq!(Some(auroc), report.classification["ensemble"].auroc);
+    let tex = text("tables/classification.tex");
+    assert!(tex.contains("a\\_\\textless{}b\\textgreater{}\\&50\\%"), "{tex}");
+    let row = &report.classification["ensemble"];
+    assert!(tex.contains(&format!("\\textbf{{{:.2}}}", 100.0 * row.f1.unwrap())), "{tex}");
+    let detection = text("tables/detection.tex");
+    assert!(detection.contains("LT2 & LT4") && detection.contains("\\bottomrule"), "{detection}");
+    let mean = text("tables/detection.csv").lines().last().unwrap().to_owned();
+    assert!(mean.starts_with("framework,mean,"), "{mean}");
+    assert_eq!(mean.split(',').nth(2).unwrap().parse().ok(), report.detection["framework"].map50);
+
+    let plots = report::plot_files(&report).unwrap();
+    assert_eq!(plots.len(), 2 * (5 + Finding::COUNT));
+    for plot in &plots {
+        if plot.name.ends_with(".png") {
+            let picture = image::load_from_memory(&plot.bytes).unwrap().to_rgb8();
+            assert!(picture.width() >= 900 && picture.height() >= 720, "{}", plot.name);
+            // Ground, ink and at least one colour of a line.
+            let coloured =
+                picture.pixels().filter(|p| p.0.iter().max().unwrap() - p.0.iter().min().unwrap() > 60);
+            assert!(coloured.count() > 300 || plot.name.contains("precision_recall"), "{}", plot.name);
+            assert!(picture.pixels().any(|p| p.0 == [255; 3]) && picture.pixels().any(|p| p.0[0] < 110));
+        } else {
+            let svg = std::str::from_utf8(&plot.bytes).unwrap();
+            assert!(svg.starts_with("<svg xmlns=") && svg.contains("<style>") && !svg.contains("var("));
+        }
+    }
+    let again = report::plot_files(&report).unwrap();
+    assert_eq!(again, plots, "the same report gives the same bytes");
 }

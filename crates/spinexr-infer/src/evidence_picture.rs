@@ -3,7 +3,7 @@
 
 use crate::explain::{Explanation, FilmMap};
 use crate::overlay::{INK, OverlayOptions, class_colour, display_picture, render_tinted};
-use image::{GrayImage, Rgb, RgbImage};
+use image::{GrayImage, Rgb, RgbImage, Rgba, RgbaImage};
 use spinexr_core::{BoxXyxy, FilmPrediction};
 use spinexr_dicom::Radiograph;
 
@@ -24,9 +24,14 @@ fn heat(share: f32) -> [f32; 3] {
     [0, 1, 2].map(|i| STOPS[low][i] + part * (STOPS[low + 1][i] - STOPS[low][i]))
 }
 
+/// How much of what lies under it a share of the peak covers.
+fn cover(share: f32) -> f32 {
+    STRONGEST * ((share - FAINT) / (1.0 - FAINT)).clamp(0.0, 1.0).powf(0.7)
+}
+
 /// Grey under a colour that covers it the more, the larger `share` is.
 fn tint(grey: u8, colour: [f32; 3], share: f32) -> Rgb<u8> {
-    let cover = STRONGEST * ((share - FAINT) / (1.0 - FAINT)).clamp(0.0, 1.0).powf(0.7);
+    let cover = cover(share);
     Rgb(colour.map(|c| (f32::from(grey) * (1.0 - cover) + c * cover).round() as u8))
 }
 
@@ -37,6 +42,17 @@ pub fn tinted(film: &GrayImage, map: &FilmMap) -> RgbImage {
     RgbImage::from_fn(film.width(), film.height(), |x, y| {
         let share = map.share_at((x as f32 + 0.5) / width, (y as f32 + 0.5) / height, peak);
         tint(film.get_pixel(x, y).0[0], heat(share), share)
+    })
+}
+
+/// A map alone, to be laid over a film of any scale: a pixel for each of its cells, clear where nothing speaks.
+pub fn veil(map: &FilmMap) -> RgbaImage {
+    let peak = map.peak();
+    RgbaImage::from_fn(map.width as u32, map.height as u32, |x, y| {
+        let value = map.values[y as usize * map.width + x as usize];
+        let share = if peak > 0.0 { value / peak } else { 0.0 };
+        let [r, g, b] = heat(share).map(|c| c.round() as u8);
+        Rgba([r, g, b, (cover(share) * 255.0).round() as u8])
     })
 }
 
@@ -122,5 +138,23 @@ mod tests {
             let coloured = x < 20 && y >= 40;
             assert_eq!(pixel.0 != [80; 3], coloured, "{x}, {y}");
         }
+    }
+
+    #[test]
+    fn a_veil_over_a_film_is_its_tint() {
+        let values = vec![0.0, 0.1, 0.5, 2.0, 1.0, 0.2];
+        let map = FilmMap { height: 3, width: 2, values };
+        let film = GrayImage::from_pixel(2, 3, image::Luma([80]));
+        for ((x, y, tinted), Rgba([r, g, b, a])) in
+            tinted(&film, &map).enumerate_pixels().zip(veil(&map).pixels())
+        {
+            let alpha = f32::from(*a) / 255.0;
+            for (whole, part) in tinted.0.iter().zip([r, g, b]) {
+                let laid = 80.0 * (1.0 - alpha) + f32::from(*part) * alpha;
+                assert!((laid - f32::from(*whole)).abs() < 1.5, "{x}, {y}: {laid} {whole}");
+            }
+        }
+        let nothing = veil(&FilmMap { height: 1, width: 1, values: vec![0.0] });
+        assert_eq!(nothing.get_pixel(0, 0).0[3], 0);
     }
 }

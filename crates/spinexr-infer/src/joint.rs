@@ -78,8 +78,8 @@ pub(crate) fn decision_of(
     Ok(holder.manifest().decision.clone())
 }
 
-/// The bundle's hash; of several, SHA-256 over their hashes in order.
-pub(crate) fn joint_hash(bundles: &[Bundle]) -> String {
+/// What names the models of these bundles in records: the bundle's hash; of several, SHA-256 over their hashes in order.
+pub fn joint_hash(bundles: &[Bundle]) -> String {
     if let [only] = bundles {
         return only.hash().to_owned();
     }

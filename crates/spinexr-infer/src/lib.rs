@@ -37,6 +37,7 @@ pub use device::{DeviceChoice, DeviceError, parse_device};
 pub use engine::{Engine, EngineError};
 pub use error::InferError;
 pub use explain::{Explainer, Explanation};
+pub use joint::joint_hash;
 pub use manifest::{BundleManifest, ChosenOn, Decision, ModelSpec};
 pub use outputs::{ResultsFormat, ResultsWriter};
 pub use overlay::OverlayOptions;

@@ -235,7 +235,7 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 mod tests {
     use super::*;
     use spinexr_core::prediction::Timings;
-    use spinexr_core::{BoxXyxy, Finding, Gate};
+    use spinexr_core::{BoxXyxy, FilmFacts, Finding, Gate};
     use std::collections::BTreeMap;
     use std::fs;
 
@@ -251,6 +251,7 @@ mod tests {
             split: None,
             height_px: 200,
             width_px: 100,
+            facts: FilmFacts::default(),
             logits: BTreeMap::from([("m".to_owned(), (-3.0).into())]),
             p_abnormal: Some(0.05),
             threshold: None,

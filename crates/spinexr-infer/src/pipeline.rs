@@ -27,7 +27,7 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 use spinexr_core::prediction::Timings;
 use spinexr_core::progress::{OnProgress, Progress};
-use spinexr_core::{ClassList, Detection, FilmPrediction, Logits, Method, Split, fusion, hex};
+use spinexr_core::{ClassList, Detection, FilmFacts, FilmPrediction, Logits, Method, Split, fusion, hex};
 use spinexr_data::{Cache, Film, InputSize, PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, read_film};
 use std::collections::BTreeMap;
@@ -116,6 +116,7 @@ struct ReadyFilm {
     image: String,
     study: String,
     split: Option<Split>,
+    facts: FilmFacts,
     pixels: serde_json::Value,
     inputs: Vec<PreparedFilm>,
     read_ms: f64,
@@ -319,6 +320,7 @@ impl Pipeline {
             study: radiograph.header.study_uid.clone().unwrap_or_else(|| image.clone()),
             image,
             split: None,
+            facts: radiograph.facts(),
             pixels,
             inputs,
             read_ms: ms(start),
@@ -338,10 +340,15 @@ impl Pipeline {
                 provenances.push((*policy, cache.provenance(image)?.clone()));
             }
         }
+        let facts = match caches.first() {
+            Some(cache) => cache.facts(image)?.clone(),
+            None => FilmFacts::default(),
+        };
         Ok(ReadyFilm {
             image: image.clone(),
             study: film.annotation.study_id.clone(),
             split: Some(film.split),
+            facts,
             pixels: joint_pixels(provenances),
             inputs,
             read_ms: ms(start),
@@ -451,6 +458,7 @@ impl Pipeline {
             split: film.split,
             height_px: any_input.film_height_px,
             width_px: any_input.film_width_px,
+            facts: film.facts,
             logits: found.logits,
             p_abnormal: None,
             threshold: None,

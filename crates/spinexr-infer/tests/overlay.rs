@@ -2,7 +2,7 @@
 
 use image::{Rgb, RgbImage};
 use spinexr_core::prediction::Timings;
-use spinexr_core::{Annotation, BoxXyxy, Detection, FilmPrediction, Finding, Gate};
+use spinexr_core::{Annotation, BoxXyxy, Detection, FilmFacts, FilmPrediction, Finding, Gate};
 use spinexr_infer::overlay::{OverlayOptions, class_colour, render_picture, write_png};
 use std::collections::BTreeMap;
 
@@ -16,6 +16,7 @@ fn prediction(boxes: Vec<Detection>) -> FilmPrediction {
         split: None,
         height_px: HEIGHT,
         width_px: WIDTH,
+        facts: FilmFacts::default(),
         logits: BTreeMap::new(),
         p_abnormal: Some(0.7),
         threshold: Some(0.3),

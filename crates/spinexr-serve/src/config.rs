@@ -3,8 +3,10 @@
 //! Without a file the service listens on loopback only, for demonstrations, and asks nobody for a token. On any other
 //! address it starts only with tokens (HTTP) and a list of peers (DICOM).
 
+use crate::annotation::is_reader_name;
 use crate::error::ServeError;
 use serde::{Deserialize, Serialize};
+use spinexr_core::Category;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,8 @@ pub struct Config {
     pub queue: Queue,
     /// What is kept, and for how long.
     pub retention: Retention,
+    /// Readings by people, in the web reader.
+    pub reading: ReadingRules,
     /// Who may use the HTTP API.
     pub tokens: Vec<Token>,
     /// Where results go.
@@ -39,6 +43,7 @@ impl Default for Config {
             dicom: Dicom::default(),
             queue: Queue::default(),
             retention: Retention::default(),
+            reading: ReadingRules::default(),
             tokens: vec![],
             destinations: vec![],
         }
@@ -197,6 +202,35 @@ pub struct Retention {
     pub max_bytes: u64,
 }
 
+/// When a reader is shown what the model found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShowModel {
+    /// Before the reading: the reader corrects the model.
+    #[default]
+    Before,
+    /// Once the reader's own reading is complete.
+    After,
+}
+
+/// Readings by people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReadingRules {
+    /// Findings that can be marked, in the order of the keys 1 to 9.
+    pub labels: Vec<String>,
+    /// When the model's result is shown.
+    pub model: ShowModel,
+}
+
+impl Default for ReadingRules {
+    /// The 13 categories of the data set, and the model's result at once.
+    fn default() -> Self {
+        let labels = Category::ALL.iter().map(|category| category.name().to_owned()).collect();
+        Self { labels, model: ShowModel::Before }
+    }
+}
+
 /// What a token allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -205,6 +239,8 @@ pub enum Role {
     Read,
     /// Send films and see the state of jobs.
     Submit,
+    /// See films and the model's findings in the web reader, and keep readings under the token's name.
+    Annotate,
     /// Metrics, dead letters, and all else.
     Admin,
 }
@@ -370,13 +406,28 @@ impl Config {
         if self.queue.max_backoff_ms < self.queue.backoff_ms {
             return fail("queue.max_backoff_ms", "at least queue.backoff_ms", self.queue.max_backoff_ms);
         }
+        if self.reading.labels.is_empty() || self.reading.labels.iter().any(String::is_empty) {
+            return fail(
+                "reading.labels",
+                "at least one finding, none of them empty",
+                format!("{:?}", self.reading.labels),
+            );
+        }
         for (i, token) in self.tokens.iter().enumerate() {
             let is_hash = token.sha256.len() == 64 && token.sha256.bytes().all(|b| b.is_ascii_hexdigit());
             if !is_hash {
                 return fail(&format!("tokens[{i}].sha256"), "64 hexadecimal digits", "something else");
             }
             if token.roles.is_empty() {
-                return fail(&format!("tokens[{i}].roles"), "at least one of read, submit, admin", "none");
+                return fail(
+                    &format!("tokens[{i}].roles"),
+                    "at least one of read, submit, annotate, admin",
+                    "none",
+                );
+            }
+            if token.roles.contains(&Role::Annotate) && !is_reader_name(&token.name) {
+                let expected = "1 to 64 letters, digits, . _ - for a token that reads films";
+                return fail(&format!("tokens[{i}].name"), expected, &token.name);
             }
             unique(&format!("tokens[{i}].name"), &token.name, self.tokens[..i].iter().map(|t| &t.name))?;
         }

@@ -13,6 +13,7 @@
 //! over. An acknowledged object is not sent again, but for one case: a kill after the receiver's answer and before the
 //! transaction that notes it. Then the same bytes come again under the same SOP Instance UID, and a receiver keeps one.
 
+pub mod annotation;
 pub mod audit;
 mod backoff;
 pub mod clock;

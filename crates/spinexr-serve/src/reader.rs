@@ -10,6 +10,10 @@ use std::sync::Arc;
 pub struct Model {
     /// What names them in every record, and in every job: the same film and hash are read once.
     pub hash: String,
+    /// Name for people.
+    pub name: String,
+    /// Score from which boxes are shown at first, chosen on validation; none where it was not.
+    pub display_score: Option<f64>,
     /// Trained on synthetic films, for showing how the program works.
     pub demonstration: bool,
     /// What the API says of them.
@@ -32,6 +36,8 @@ pub struct Reading {
     pub record: FilmPrediction,
     /// The film with its boxes, as PNG.
     pub overlay_png: Option<Vec<u8>>,
+    /// Where the evidence lies, as a PNG with transparency that covers the film.
+    pub evidence_png: Option<Vec<u8>>,
     /// Objects for other systems, one of a kind at most.
     pub objects: Vec<ResultObject>,
 }

@@ -27,6 +27,11 @@ pub struct Spool {
     _lock: File,
 }
 
+/// The file of a data folder that a row of its store names.
+pub fn stored_file(data_dir: &Path, stored: &str) -> PathBuf {
+    data_dir.join("spool").join(stored)
+}
+
 impl Spool {
     /// Makes the folder where it is missing, and takes hold of it.
     ///
@@ -67,7 +72,7 @@ impl Spool {
 
     /// The place of a file that the store names.
     pub fn path(&self, stored: &str) -> PathBuf {
-        self.root.join("spool").join(stored)
+        stored_file(&self.root, stored)
     }
 
     /// Name of a film's file in the store.

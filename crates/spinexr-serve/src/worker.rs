@@ -98,6 +98,9 @@ fn keep(node: &Node, job: &Job, reading: &Reading) -> Result<Finished, ServeErro
     if let Some(png) = &reading.overlay_png {
         write("overlay.png", png)?;
     }
+    if let Some(png) = &reading.evidence_png {
+        write("evidence.png", png)?;
+    }
     let (mut objects, mut deliveries) = (vec![], vec![]);
     for object in &reading.objects {
         let name = format!("{}.dcm", object.kind.name());

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use spinexr_core::{FilmPrediction, Split, whole_file};
 use spinexr_data::{Dataset, formats, vindr};
 use spinexr_dicom::{ReadOptions, read_film};
-use spinexr_eval::report::Thumbnail;
+use spinexr_eval::report::{self, ReportFile, Thumbnail};
 use spinexr_eval::run::{Protocol, RunOptions, RunReport, ThresholdSource};
 use spinexr_eval::threshold::by_split;
 use spinexr_eval::{Predictions, Test, Validation, evaluate_run, records};
@@ -26,6 +26,7 @@ pub fn read(predictions: &Path, annotations: &Path) -> Result<(Vec<FilmPredictio
         .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
     let films = records::read_of_classes(predictions, &dataset.classes)?;
     let predicted: HashMap<&str, &FilmPrediction> = films.iter().map(|f| (f.image.as_str(), f)).collect();
+    refuse_leak(&dataset, &predicted)?;
     dataset.films.retain_mut(|film| match predicted.get(film.annotation.image_id.as_str()) {
         Some(prediction) => {
             film.split = prediction.split.unwrap_or(film.split);
@@ -41,9 +42,38 @@ pub fn read(predictions: &Path, annotations: &Path) -> Result<(Vec<FilmPredictio
     Ok((films, dataset))
 }
 
-/// Both tables with thresholds from the validation films, or by the paper's protocol.
-pub fn evaluate(films: Vec<FilmPrediction>, dataset: &Dataset, options: &RunOptions) -> Result<RunReport> {
+/// No study that the data set tests on has films in its training part too.
+fn refuse_leak(dataset: &Dataset, predicted: &HashMap<&str, &FilmPrediction>) -> Result<()> {
+    let tested = |film: &&spinexr_data::Film| {
+        predicted.get(film.annotation.image_id.as_str()).is_some_and(|p| p.split == Some(Split::Test))
+    };
+    let trained: HashMap<&str, &str> = dataset
+        .of(Split::Train)
+        .filter(|film| !tested(film))
+        .map(|film| (film.annotation.study_id.as_str(), film.annotation.image_id.as_str()))
+        .collect();
+    let leak = dataset
+        .of(Split::Test)
+        .filter(tested)
+        .find_map(|film| Some((&film.annotation, *trained.get(film.annotation.study_id.as_str())?)));
+    match leak {
+        None => Ok(()),
+        Some((test, train)) => bail!(
+            "study {} has films in the data set's training part ({train}) and in its test part ({}): splits are by study",
+            test.study_id,
+            test.image_id
+        ),
+    }
+}
+
+/// The test predictions and both tables, with thresholds from the validation films or by the paper's protocol.
+pub fn evaluate(
+    films: Vec<FilmPrediction>,
+    dataset: &Dataset,
+    options: &RunOptions,
+) -> Result<(Predictions<Test>, RunReport)> {
     let parts = by_split(films);
+    parts.check_leak()?;
     if !parts.without.is_empty() {
         bail!(
             "{} predictions name no split (first: {}); predict with --config and --splits, so that thresholds are \
@@ -60,7 +90,8 @@ pub fn evaluate(films: Vec<FilmPrediction>, dataset: &Dataset, options: &RunOpti
         Protocol::Paper => ThresholdSource::TestAsInThePaper,
     };
     let test = Predictions::<Test>::new(parts.test)?;
-    Ok(evaluate_run(&test, &dataset.annotations(Split::Test), source, options)?)
+    let report = evaluate_run(&test, &dataset.annotations(Split::Test), source, options)?;
+    Ok((test, report))
 }
 
 /// The paper's two tables as text.
@@ -156,14 +187,24 @@ fn jpeg(picture: &image::DynamicImage) -> Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-/// Writes `report.json` and `report.html` into `dir`.
+/// Writes `report.json`, `report.html`, the tables and the plots into `dir`.
 pub fn write_report(dir: &Path, report: &RunReport, thumbnails: &BTreeMap<String, Thumbnail>) -> Result<()> {
-    std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     let json = serde_json::to_vec_pretty(report).context("writing report.json")?;
-    let html = spinexr_eval::report::html(report, &|image: &str| thumbnails.get(image).cloned());
-    for (name, bytes) in [("report.json", json.as_slice()), ("report.html", html.as_bytes())] {
-        let path = dir.join(name);
-        whole_file::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+    let html = report::html(report, &|image: &str| thumbnails.get(image).cloned());
+    let mut files = report::table_files(report);
+    files.extend(report::plot_files(report)?);
+    files.push(ReportFile { name: "report.json".into(), bytes: json });
+    files.push(ReportFile { name: "report.html".into(), bytes: html.into_bytes() });
+    write_files(dir, &files)
+}
+
+/// Writes files below `dir`, which is made where it is missing.
+pub fn write_files(dir: &Path, files: &[ReportFile]) -> Result<()> {
+    for file in files {
+        let path = dir.join(&file.name);
+        let parent = path.parent().unwrap_or(dir);
+        std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        whole_file::write(&path, &file.bytes).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! One subcommand a file in [`commands`]. This is the only place that prints: documents for programs go to
 //! stdout (`--json`), text for people, progress and warnings to stderr.
 
+mod claim;
 mod commands;
 mod console;
 mod demo_bundle;
@@ -10,6 +11,7 @@ mod evaluation;
 mod exit;
 mod processes;
 mod training;
+mod training_films;
 
 use clap::{Parser, Subcommand};
 use exit::{CommandError, CommandResult};
@@ -74,6 +76,8 @@ enum Command {
     Model(commands::model::Args),
     /// Serve: films in over DICOM and HTTP, results out to archives
     Serve(commands::serve::Args),
+    /// What people marked in the web reader: compare, write as a data set, take in
+    Readings(commands::readings::Args),
     /// Say what this build and this machine can do, with a self-test of each part
     Doctor(commands::doctor::Args),
 }
@@ -104,6 +108,7 @@ fn run(command: Command, global: &Global) -> CommandResult {
         Command::Evaluate(args) => commands::evaluate::run(args, global),
         Command::Model(args) => commands::model::run(args, global),
         Command::Serve(args) => commands::serve::run(args, global),
+        Command::Readings(args) => commands::readings::run(args, global),
         Command::Doctor(args) => commands::doctor::run(args, global),
     }
 }

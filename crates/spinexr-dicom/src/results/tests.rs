@@ -35,6 +35,7 @@ pub(super) fn boxes() -> Vec<Detection> {
 
 fn prediction(boxes: Vec<Detection>) -> FilmPrediction {
     FilmPrediction {
+        facts: Default::default(),
         image: "film".to_owned(),
         study: "study".to_owned(),
         split: None,

@@ -5,6 +5,7 @@ use super::{code, escape, number, percent};
 use crate::decision_curve::NetBenefit;
 use crate::froc::FALSE_ALARMS_PER_FILM;
 use crate::run::{LossCurve, RunReport, ScoreHistogram};
+use spinexr_core::Label;
 use std::fmt::Write;
 
 /// ROC of every classifier, the ensemble thick.
@@ -175,10 +176,9 @@ pub(super) fn histogram(h: &ScoreHistogram, c_star: Option<f64>) -> String {
 }
 
 /// One small precision–recall plot a class, with the detector and the framework.
-pub(super) fn precision_recall(report: &RunReport) -> String {
-    let mut out = String::from(r#"<div class="panels">"#);
-    for label in report.classes.labels() {
-        let names = report.detector_names();
+pub(super) fn precision_recall_plots(report: &RunReport) -> Vec<(&Label, Plot)> {
+    let names = report.detector_names();
+    let plot = |label: &Label| {
         let series = names.iter().rev().enumerate().filter_map(|(style, &name)| {
             let precision = report.curves.detection_pr.get(name)?.get(label)?.as_ref()?;
             let last = (precision.len() - 1) as f64;
@@ -195,8 +195,6 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
         });
         let series: Vec<Series> = series.collect();
         let boxes = report.counts.test.boxes.get(label).copied().unwrap_or(0);
-        let aps: Vec<String> =
-            names.iter().map(|&n| percent(report.detection[n].ap50.get(label).copied().flatten())).collect();
         let empty = if boxes == 0 {
             Some("n/a: no box to find".to_owned())
         } else if series.iter().all(|s| s.points.is_empty()) {
@@ -204,7 +202,7 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
         } else {
             None
         };
-        let plot = Plot {
+        Plot {
             description: format!("Precision–recall curve for {label}"),
             size: [300.0, 240.0],
             x: Axis::share("Recall", 2),
@@ -213,7 +211,21 @@ pub(super) fn precision_recall(report: &RunReport) -> String {
             diagonal: false,
             legend: None,
             empty,
-        };
+        }
+    };
+    report.classes.labels().iter().map(|label| (label, plot(label))).collect()
+}
+
+/// The plots of [`precision_recall_plots`] side by side.
+pub(super) fn precision_recall(report: &RunReport) -> String {
+    let mut out = String::from(r#"<div class="panels">"#);
+    for (label, plot) in precision_recall_plots(report) {
+        let boxes = report.counts.test.boxes.get(label).copied().unwrap_or(0);
+        let aps: Vec<String> = report
+            .detector_names()
+            .iter()
+            .map(|&n| percent(report.detection[n].ap50.get(label).copied().flatten()))
+            .collect();
         let _ = write!(
             out,
             r#"<figure class="panel"><figcaption><b>{}</b> <span class="muted">{}<br>{boxes} box{} · AP {}</span></figcaption>{}</figure>"#,

@@ -2,27 +2,33 @@
 
 use super::{Thumbnail, count, escape, figures, gallery, number, percent, tables};
 use crate::intervals::Unit;
-use crate::run::{NoteKind, Protocol, RunReport};
+use crate::run::{FEW_BOXES, FEW_FILMS, NoteKind, Protocol, RunReport};
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("style.css");
 
 pub(super) fn page(report: &RunReport, thumbnail: &dyn Fn(&str) -> Option<Thumbnail>) -> String {
-    let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\
-         <title>{}</title><style>{STYLE}</style></head><body>",
-        escape(&report.title)
-    );
+    let mut out = head(&report.title);
     header(&mut out, report);
     out.push_str("<main>");
     film_level(&mut out, report);
     box_level(&mut out, report);
+    subgroups(&mut out, report);
     films(&mut out, report, thumbnail);
     training(&mut out, report);
     what_was_run(&mut out, report);
     out.push_str("</main></body></html>\n");
     out
+}
+
+/// Everything before the first words of a page.
+pub(super) fn head(title: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\
+         <title>{}</title><style>{STYLE}</style></head><body>",
+        escape(title)
+    )
 }
 
 fn header(out: &mut String, report: &RunReport) {
@@ -132,9 +138,10 @@ fn box_level(out: &mut String, report: &RunReport) {
     });
     let _ = write!(
         out,
-        r#"<section><h2>Where each finding lies</h2>{}<p class="caption"><b>Table 2.</b> Average precision in percent at IoU 0.5, COCO protocol: 101 recall points, all areas, at most 100 boxes a class and film, normal films included; n/a for a class without a marked box.{rule}</p><details><summary>Lower IoU and recall</summary>{}</details>"#,
+        r#"<section><h2>Where each finding lies</h2>{}<p class="caption"><b>Table 2.</b> Average precision in percent at IoU 0.5, COCO protocol: 101 recall points, all areas, at most 100 boxes a class and film, normal films included; n/a for a class without a marked box. Interval of the mean: bootstrap of studies, {resamples} resamples.{rule}</p><details><summary>Lower IoU and recall</summary>{}</details>"#,
         tables::detection(report),
-        tables::detection_details(report)
+        tables::detection_details(report),
+        resamples = count(report.bootstrap.resamples)
     );
     let _ = write!(
         out,
@@ -150,6 +157,17 @@ fn box_level(out: &mut String, report: &RunReport) {
         tables::errors(report),
         tables::confusion(report),
         number(Some(report.shown_score.score), 2)
+    );
+}
+
+fn subgroups(out: &mut String, report: &RunReport) {
+    if report.subgroups.is_empty() {
+        return;
+    }
+    let _ = write!(
+        out,
+        r#"<section><h2>Who and what the films show</h2>{}<p class="caption"><b>Table 5.</b> The ensemble and the last row of Table 2 for films of each kind, by what their headers say, in percent. AUROC and mAP: bootstrap of the group's studies; sensitivity and specificity at the one threshold of all films, Wilson. Greyed rows have fewer than {FEW_FILMS} abnormal or normal films, or fewer than {FEW_BOXES} marked boxes. Each group is one of many: that some differ by chance is to be expected, and no difference is tested here.</p></section>"#,
+        tables::subgroups(report)
     );
 }
 
@@ -179,7 +197,7 @@ fn what_was_run(out: &mut String, report: &RunReport) {
     let p = &report.provenance;
     let _ = write!(
         out,
-        r#"<section><h2>What was run</h2>{}<p class="caption"><b>Table 5.</b> Films, studies and marked boxes. Splits are by study.</p><dl>"#,
+        r#"<section><h2>What was run</h2>{}<p class="caption"><b>Table 6.</b> Films, studies and marked boxes. Splits are by study.</p><dl>"#,
         tables::counts(report)
     );
     let mut row = |name: &str, value: &str| {

@@ -4,6 +4,7 @@ use super::{code, count, escape, number, percent};
 use crate::box_metrics::HitsInBox;
 use crate::error_kinds::ErrorKind;
 use crate::run::{DetectionRow, PREVALENCES, RunReport};
+use crate::threshold::Target;
 use spinexr_core::{ClassList, Label};
 use std::fmt::Write;
 
@@ -145,8 +146,76 @@ pub(super) fn classification_details(report: &RunReport) -> String {
         let s = &row(n).study_level;
         format!("{} / {}", percent(s.sensitivity), percent(s.specificity))
     });
+    line("Brier score / calibration error after the isotonic map of validation films", &|n| {
+        let c = &row(n).calibration;
+        format!("{} / {}", number(c.brier_isotonic, 4), number(c.expected_error_isotonic, 4))
+    });
+    line("Films of equal score; pairs of a normal and an abnormal one", &|n| {
+        let ties = &row(n).ties;
+        format!("{}; {}", count(ties.films), count(ties.pairs_between_classes as usize))
+    });
+    let points = names.iter().map(|n| row(n).operating_points.len()).max().unwrap_or(0);
+    for i in 0..points {
+        let title = names.iter().find_map(|n| row(n).operating_points.get(i)).map(|p| target(p.target));
+        line(&format!("{}: threshold; sensitivity / specificity", title.unwrap_or_default()), &|n| {
+            row(n).operating_points.get(i).map_or_else(
+                || "n/a".into(),
+                |p| {
+                    let (sensitivity, specificity) = (percent(p.sensitivity), percent(p.specificity));
+                    format!("{}; {sensitivity} / {specificity}", number(p.threshold, 3))
+                },
+            )
+        });
+    }
     line("Threshold chosen on", &|n| row(n).threshold_chosen_on.map_or("n/a", |c| c.name()).to_owned());
     out.push_str("</tbody></table></div>");
+    out
+}
+
+/// What an operating point was chosen for.
+pub(super) fn target(target: Target) -> String {
+    match target {
+        Target::Sensitivity(least) => format!("Sensitivity {:.0} % on validation films", 100.0 * least),
+        Target::Specificity(least) => format!("Specificity {:.0} % on validation films", 100.0 * least),
+    }
+}
+
+/// Figures of the films of each sex, age band, view …
+pub(super) fn subgroups(report: &RunReport) -> String {
+    let mut out = String::from(
+        r#"<div class="scroll"><table class="stack"><thead><tr><th scope="col">Films</th><th scope="col">Number<span class="sub">abnormal · studies</span></th><th scope="col">AUROC (95 % CI)</th><th scope="col">Sensitivity (95 % CI)</th><th scope="col">Specificity (95 % CI)</th><th scope="col">Marked boxes</th><th scope="col">mAP@0.5 (95 % CI)</th></tr></thead>"#,
+    );
+    for subgroups in &report.subgroups {
+        let _ = write!(
+            out,
+            r#"<tbody><tr class="fact"><th colspan="7" scope="rowgroup">{}</th></tr>"#,
+            escape(&subgroups.fact)
+        );
+        for group in &subgroups.groups {
+            let with =
+                |value, ci| format!(r#"{} <span class="ci">({})</span>"#, percent(value), interval(ci));
+            let few = if group.warning.is_empty() { "" } else { r#" class="few""# };
+            let mark = match group.warning.is_empty() {
+                true => String::new(),
+                false => format!(r#" <span class="mark">{}</span>"#, escape(&group.warning)),
+            };
+            let _ = write!(
+                out,
+                r#"<tr{few}><th scope="row">{}{mark}</th><td>{} <span class="ci">{} · {}</span></td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>"#,
+                escape(&group.name),
+                count(group.films),
+                count(group.abnormal),
+                count(group.studies),
+                with(group.auroc, group.auroc_ci),
+                with(group.sensitivity, group.sensitivity_ci),
+                with(group.specificity, group.specificity_ci),
+                count(group.boxes),
+                with(group.map50, group.map50_ci),
+            );
+        }
+        out.push_str("</tbody>");
+    }
+    out.push_str("</table></div>");
     out
 }
 
@@ -165,7 +234,7 @@ fn class_header(classes: &ClassList) -> String {
 /// Detector | a column a class | mAP@0.5; beside the paper's rows where the classes are the paper's.
 pub(super) fn detection(report: &RunReport) -> String {
     let mut out = format!(
-        r#"<div class="scroll"><table class="main"><thead><tr><th scope="col">Detector</th>{}<th scope="col">mAP@0.5</th></tr></thead><tbody>"#,
+        r#"<div class="scroll"><table class="main"><thead><tr><th scope="col">Detector</th>{}<th scope="col">mAP@0.5 (95 % CI)</th></tr></thead><tbody>"#,
         class_header(&report.classes)
     );
     let labels = report.classes.labels();
@@ -175,10 +244,11 @@ pub(super) fn detection(report: &RunReport) -> String {
         let cells: String = labels.iter().map(|label| format!("<td>{}</td>", ap50(label))).collect();
         let _ = write!(
             out,
-            r#"<tr{}><th scope="row">{}</th>{cells}<td><b>{}</b></td></tr>"#,
+            r#"<tr{}><th scope="row">{}</th>{cells}<td><b>{}</b> <span class="ci">({})</span></td></tr>"#,
             if name == "framework" { r#" class="chief""# } else { "" },
             escape(name),
-            percent(row.map50)
+            percent(row.map50),
+            interval(row.map50_ci)
         );
     }
     let marked = |label: &Label| count(report.counts.test.boxes.get(label).copied().unwrap_or(0));
@@ -209,9 +279,18 @@ pub(super) fn detection_details(report: &RunReport) -> String {
     );
     for name in report.detector_names() {
         let row = &report.detection[name];
+        let labels = || report.classes.labels().iter();
+        let intervals: String = labels()
+            .map(|l| format!("<td>{}</td>", interval(row.ap50_ci.get(l).copied().flatten())))
+            .collect();
+        let _ = write!(
+            out,
+            r#"<tr><th scope="row">{}, AP at IoU 0.5, 95 % CI</th>{intervals}<td>{}</td></tr>"#,
+            escape(name),
+            interval(row.map50_ci)
+        );
         let mut line = |what: &str, of: &dyn Fn(&DetectionRow, &Label) -> Option<f64>, mean: Option<f64>| {
-            let labels = report.classes.labels().iter();
-            let cells: String = labels.map(|l| format!("<td>{}</td>", percent(of(row, l)))).collect();
+            let cells: String = labels().map(|l| format!("<td>{}</td>", percent(of(row, l)))).collect();
             let _ = write!(
                 out,
                 r#"<tr><th scope="row">{}, {what}</th>{cells}<td>{}</td></tr>"#,

@@ -2,11 +2,12 @@
 
 use super::{Protocol, RunOptions, source};
 use crate::binary::{self, Confusion};
-use crate::calibration::{self, CalibrationLine, ReliabilityBin, Temperature};
+use crate::calibration::{self, CalibrationLine, Isotonic, ReliabilityBin, Temperature};
 use crate::decision_curve::{self, NetBenefit, Predictive};
 use crate::error::EvalError;
 use crate::intervals::{self, BinaryBootstrap, DeLong, Interval, Unit};
-use crate::threshold::{ChosenOn, Predictions, Scorer, Test, Threshold, Truth, Validation};
+use crate::threshold::{self, ChosenOn, Predictions, Scorer, Target, Test, Threshold, Truth, Validation};
+use crate::ties::Ties;
 use crate::{LabelledScores, roc};
 use serde::{Deserialize, Serialize};
 use spinexr_core::fusion::sigmoid;
@@ -56,7 +57,38 @@ pub struct ClassificationRow {
     pub calibration: CalibrationReport,
     /// What a call at the threshold is worth.
     pub worth: Worth,
+    /// Films of equal score.
+    pub ties: Ties,
+    /// Other thresholds, chosen on validation films for what they reach there; empty without validation films.
+    pub operating_points: Vec<OperatingPointRow>,
 }
+
+/// A threshold chosen on validation films, and what it does on the test films.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperatingPointRow {
+    /// What it was to reach on validation films.
+    pub target: Target,
+    /// p(abnormal) from which a film is called abnormal; `None` where no threshold reaches the target there.
+    pub threshold: Option<f64>,
+    /// Sensitivity on the test films.
+    pub sensitivity: Option<f64>,
+    /// Its Wilson interval.
+    pub sensitivity_ci: Option<Interval>,
+    /// Specificity on the test films.
+    pub specificity: Option<f64>,
+    /// Its Wilson interval.
+    pub specificity_ci: Option<Interval>,
+    /// F1 on the test films.
+    pub f1: Option<f64>,
+}
+
+/// Operating points of the report: a reader who must not miss, and one who must not alarm.
+const TARGETS: [Target; 4] = [
+    Target::Sensitivity(0.95),
+    Target::Sensitivity(0.9),
+    Target::Specificity(0.9),
+    Target::Specificity(0.95),
+];
 
 /// Studies in place of films: a study's score is its highest film's, and it is abnormal when a film of it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +118,12 @@ pub struct CalibrationReport {
     pub temperature: Option<Temperature>,
     /// Log-loss of the test films at that temperature, nats.
     pub log_loss_at_temperature: Option<f64>,
+    /// Expected calibration error at that temperature.
+    pub expected_error_at_temperature: Option<f64>,
+    /// Brier score after the isotonic map that fits validation films best; `None` without them.
+    pub brier_isotonic: Option<f64>,
+    /// Expected calibration error after that map.
+    pub expected_error_isotonic: Option<f64>,
 }
 
 /// What a call at the threshold is worth to whoever acts on it.
@@ -164,6 +202,8 @@ pub(super) fn evaluate(
         study_level: study_level(&logits, cut),
         calibration: calibration_report(&logits, &probabilities, validation, scorer)?,
         worth: worth(&probabilities, confusion.as_ref()),
+        ties: Ties::of(&logits, cut),
+        operating_points: operating_points(&logits, validation, scorer)?,
     };
     let curve = roc::roc_curve(&logits)
         .map(|points| points.iter().map(|p| [p.false_positive_rate, p.true_positive_rate]).collect());
@@ -196,13 +236,51 @@ fn calibration_report(
         let calibrated: Vec<f64> = logits.scores().iter().map(|z| temperature.probability(*z)).collect();
         LabelledScores::new(logits.positive(), &calibrated).expect("probabilities are finite")
     });
+    let isotonic = match validation {
+        Some((films, truth)) => Isotonic::fit(films, truth, scorer)?,
+        None => None,
+    };
+    let mapped = isotonic.map(|isotonic| {
+        let mapped: Vec<f64> = probabilities.scores().iter().map(|p| isotonic.probability(*p)).collect();
+        LabelledScores::new(probabilities.positive(), &mapped).expect("probabilities are finite")
+    });
     Ok(CalibrationReport {
+        expected_error_at_temperature: calibrated
+            .as_ref()
+            .and_then(|data| calibration::expected_calibration_error(data, ERROR_BINS)),
+        brier_isotonic: mapped.as_ref().and_then(binary::brier),
+        expected_error_isotonic: mapped
+            .as_ref()
+            .and_then(|data| calibration::expected_calibration_error(data, ERROR_BINS)),
         expected_error: calibration::expected_calibration_error(probabilities, ERROR_BINS),
         line: calibration::calibration_line(logits),
         reliability: calibration::reliability(probabilities, CURVE_BINS).unwrap_or_default(),
         temperature,
         log_loss_at_temperature: calibrated.as_ref().and_then(binary::log_loss),
     })
+}
+
+fn operating_points(
+    logits: &LabelledScores,
+    validation: Option<(&Predictions<Validation>, &Truth)>,
+    scorer: &Scorer,
+) -> Result<Vec<OperatingPointRow>, EvalError> {
+    let Some((films, truth)) = validation else { return Ok(Vec::new()) };
+    let mut rows = Vec::with_capacity(TARGETS.len());
+    for target in TARGETS {
+        let threshold = threshold::choose_at(films, truth, scorer, target)?.map(|t| t.value());
+        let at = threshold.map(|c| Confusion::at(logits, logit_cut(logits, c)));
+        rows.push(OperatingPointRow {
+            target,
+            threshold,
+            sensitivity: at.and_then(|c| c.sensitivity()),
+            sensitivity_ci: at.and_then(|c| intervals::wilson(c.true_positives, logits.positives())),
+            specificity: at.and_then(|c| c.specificity()),
+            specificity_ci: at.and_then(|c| intervals::wilson(c.true_negatives, logits.negatives())),
+            f1: at.and_then(|c| c.f1()),
+        });
+    }
+    Ok(rows)
 }
 
 fn worth(probabilities: &LabelledScores, confusion: Option<&Confusion>) -> Worth {
@@ -217,7 +295,7 @@ fn worth(probabilities: &LabelledScores, confusion: Option<&Confusion>) -> Worth
 }
 
 /// The lowest logit whose probability reaches `c`; infinity when none does.
-fn logit_cut(logits: &LabelledScores, c: f64) -> f64 {
+pub(super) fn logit_cut(logits: &LabelledScores, c: f64) -> f64 {
     let called = logits.scores().partition_point(|&l| sigmoid(l) >= c);
     if called == 0 { f64::INFINITY } else { logits.scores()[called - 1] }
 }

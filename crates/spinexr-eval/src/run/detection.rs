@@ -1,10 +1,12 @@
 //! Rows of the box-level table.
 
 use super::FOUND_IOU;
+use crate::box_bootstrap::{self, RankedBoxes};
 use crate::box_metrics::{self, BoxConfusion, HitsInBox};
 use crate::coco::{self, BoxSet, DetectedBox, Protocol, TruthBox};
 use crate::error_kinds::{self, ErrorCost};
 use crate::froc::{self, Froc};
+use crate::intervals::{BootstrapOptions, Interval};
 use crate::threshold::{Part, Predictions, Scorer, Truth};
 use serde::{Deserialize, Serialize};
 use spinexr_core::{BoxXyxy, ClassList, Detection, FilmPrediction, Gate, Label};
@@ -17,6 +19,10 @@ pub struct DetectionRow {
     pub ap50: BTreeMap<Label, Option<f64>>,
     /// Mean of them over the classes that have one.
     pub map50: Option<f64>,
+    /// 95 % interval of the mean, bootstrap of studies.
+    pub map50_ci: Option<Interval>,
+    /// 95 % intervals of `ap50`, bootstrap of studies.
+    pub ap50_ci: BTreeMap<Label, Option<Interval>>,
     /// AP averaged over IoU 0.20:0.05:0.50, by class.
     pub ap_20_50: BTreeMap<Label, Option<f64>>,
     /// Mean of them over the classes that have one.
@@ -73,6 +79,27 @@ pub fn box_set<P: Part>(films: &Predictions<P>, truth: &Truth, gate: Option<&Gat
     boxes
 }
 
+/// The study of each image of a [`box_set`], numbered by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Studies {
+    /// `0..count`, in the order of images.
+    pub of_image: Vec<u32>,
+    /// Number of studies.
+    pub count: usize,
+}
+
+impl Studies {
+    /// Of the films that [`box_set`] takes.
+    pub fn of<P: Part>(films: &Predictions<P>, truth: &Truth) -> Self {
+        let annotated = || films.films().filter_map(|film| truth.get(&film.image));
+        let mut names: Vec<&str> = annotated().map(|a| a.study_id.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let number = |name: &str| names.binary_search(&name).expect("every study is among the names") as u32;
+        Self { of_image: annotated().map(|a| number(&a.study_id)).collect(), count: names.len() }
+    }
+}
+
 /// Detections of a class and film that count, as in the protocol of the AP.
 const MAX_DETECTIONS: usize = 100;
 
@@ -80,7 +107,15 @@ const MAX_DETECTIONS: usize = 100;
 type PrCurves = BTreeMap<Label, Option<Vec<f64>>>;
 
 /// The row and its precision–recall curves at IoU 0.5; boxes are shown from `shown_score` on.
-pub(super) fn evaluate(boxes: &BoxSet, names: &ClassList, shown_score: f64) -> (DetectionRow, PrCurves) {
+pub(super) fn evaluate(
+    boxes: &BoxSet,
+    names: &ClassList,
+    studies: &Studies,
+    shown_score: f64,
+    bootstrap: &BootstrapOptions,
+) -> (DetectionRow, PrCurves) {
+    let ranked = RankedBoxes::new(boxes, &studies.of_image, studies.count, FOUND_IOU);
+    let swing = box_bootstrap::resampled_ap(&ranked, bootstrap).summary();
     let classes = coco::evaluate(boxes, &Protocol::all_areas(coco::iou_paper()));
     let half = classes.first().map_or(0, |c| c.by_iou.len() - 1); // the last threshold is 0.5
     let labels = || names.labels().iter().cloned();
@@ -90,6 +125,8 @@ pub(super) fn evaluate(boxes: &BoxSet, names: &ClassList, shown_score: f64) -> (
     let row = DetectionRow {
         ap50: by_class(&|c| c.by_iou[half].ap()),
         map50: coco::mean(classes.iter().map(|c| c.by_iou[half].ap())),
+        map50_ci: swing.mean.map(|b| b.interval),
+        ap50_ci: labels().zip(swing.by_class.iter().map(|b| b.map(|b| b.interval))).collect(),
         ap_20_50: by_class(&coco::ClassResult::ap),
         map_20_50: coco::mean_ap(&classes),
         recall50: by_class(&|c| c.by_iou[half].recall),

@@ -1,6 +1,6 @@
 //! What goes into an evaluation beside the records, and what comes out: `report.json`.
 
-use super::{Case, ClassificationRow, DetectionRow, ScoreHistogram};
+use super::{Case, ClassificationRow, DetectionRow, ScoreHistogram, Subgroups};
 use crate::intervals::BootstrapOptions;
 use crate::threshold::Truth;
 use serde::{Deserialize, Serialize};
@@ -50,6 +50,8 @@ pub struct RunOptions {
     pub losses: Vec<LossCurve>,
     /// Films of each kind in the gallery, at most.
     pub cases_per_kind: usize,
+    /// Give the figures by subgroup too.
+    pub subgroups: bool,
 }
 
 impl RunOptions {
@@ -66,6 +68,7 @@ impl RunOptions {
             provenance: RunProvenance::default(),
             losses: Vec::new(),
             cases_per_kind: 8,
+            subgroups: true,
         }
     }
 }
@@ -242,6 +245,9 @@ pub struct RunReport {
     pub shown_score: ShownScore,
     /// How the intervals were made.
     pub bootstrap: BootstrapOptions,
+    /// Figures by what the films' headers say; facts that no header carries are left out.
+    #[serde(default)]
+    pub subgroups: Vec<Subgroups>,
     /// Curves.
     pub curves: Curves,
     /// Training histories.

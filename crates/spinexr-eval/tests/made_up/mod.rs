@@ -4,7 +4,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use spinexr_core::prediction::Timings;
-use spinexr_core::{Annotation, BoxXyxy, Detection, FilmAnnotation, FilmPrediction, Finding, Split, fusion};
+use spinexr_core::{
+    Annotation, BoxXyxy, Detection, FilmAnnotation, FilmFacts, FilmPrediction, Finding, Split, fusion,
+};
 use std::collections::BTreeMap;
 
 /// Records and annotations of both splits.
@@ -39,6 +41,23 @@ fn any_box(rng: &mut ChaCha8Rng) -> BoxXyxy {
     let x = 0.5 * WIDTH_PX as f32 + rng.random_range(-160.0..100.0);
     let y = rng.random_range(80.0..HEIGHT_PX as f32 - 240.0);
     BoxXyxy::new(x, y, x + w, y + h)
+}
+
+/// Header facts by position, so that the random numbers of a seed stay what they were.
+fn facts(index: usize) -> FilmFacts {
+    let of =
+        |values: &[&str], step: usize| values.get(index / step % (values.len() + 1)).map(|v| (*v).to_owned());
+    FilmFacts {
+        sex: of(&["F", "M", "F"], 2),
+        age: of(&["40-59", "60-79", "18-39", "60-79", "40-59", "80 and over"], 2),
+        view: of(&["AP", "LL"], 1).or_else(|| Some("LL".into())),
+        body_part: of(&["LSPINE", "LSPINE", "CSPINE"], 2),
+        manufacturer: of(&["MAKER A", "MAKER B", "MAKER A", "MAKER A"], 2),
+        film_size: of(&["350-449 mm", "250-349 mm"], 2),
+        exposure: of(&["on target", "on target", "under target"], 3),
+        compression: Some(if index % 40 == 7 { "lossy" } else { "lossless" }.into()),
+        depth: None,
+    }
 }
 
 fn film(
@@ -88,6 +107,7 @@ fn film(
         split: Some(split),
         height_px: HEIGHT_PX,
         width_px: WIDTH_PX,
+        facts: facts(index),
         logits: logits.into_iter().map(|(model, logit)| (model, logit.into())).collect(),
         p_abnormal: Some(fusion::sigmoid(mean_logit)),
         threshold: None,

@@ -8,8 +8,10 @@ mod jobs;
 mod multipart;
 mod openapi;
 mod problem;
+mod reading;
 mod routes;
 mod state;
+mod web;
 
 use crate::error::ServeError;
 use crate::node::Node;

@@ -3,23 +3,27 @@
 
 use super::access::{Access, Actor, authorize};
 use super::problem::Problem;
-use super::{App, Peer, dicomweb, films, jobs, openapi, state};
+use super::{App, Peer, dicomweb, films, jobs, openapi, reading, state, web};
 use crate::audit::Act;
 use crate::config::Role;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{Response, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use axum::{Extension, Router};
 use std::time::Instant;
 
 const READ: Access = Access::Any(&[Role::Read]);
 const SUBMIT: Access = Access::Any(&[Role::Submit]);
 const READ_OR_SUBMIT: Access = Access::Any(&[Role::Read, Role::Submit]);
+const ANNOTATE: Access = Access::Any(&[Role::Annotate]);
 const ADMIN: Access = Access::Any(&[]);
+
+/// Longest reading that is taken; a thousand boxes are a fifth of it.
+const MAX_READING_BYTES: usize = 1 << 20;
 
 /// One entry of the table.
 pub(super) struct Route {
@@ -49,6 +53,14 @@ pub(super) fn table() -> Vec<Route> {
     on_get("/api/v1/jobs/{job}/overlay", READ, get(jobs::overlay));
     on_get("/api/v1/jobs/{job}/objects/{kind}", READ, get(jobs::object));
     on_get("/api/v1/deliveries", ADMIN, get(jobs::deliveries));
+    on_get("/reader", Access::Public, get(web::to_page));
+    on_get("/reader/", Access::Public, get(web::page));
+    on_get("/reader/{file}", Access::Public, get(web::file));
+    on_get("/api/v1/reading/films", ANNOTATE, get(reading::films));
+    on_get("/api/v1/reading/films/{film}", ANNOTATE, get(reading::film));
+    on_get("/api/v1/reading/films/{film}/pixels", ANNOTATE, get(reading::pixels));
+    on_get("/api/v1/reading/films/{film}/evidence", ANNOTATE, get(reading::evidence));
+    on_get("/api/v1/reading/agreement", ADMIN, get(reading::agreements));
     on_get("/dicom-web/studies", READ, get(dicomweb::find_studies));
     on_get("/dicom-web/series", READ, get(dicomweb::find_series));
     on_get("/dicom-web/instances", READ, get(dicomweb::find_instances));
@@ -74,6 +86,9 @@ pub(super) fn table() -> Vec<Route> {
     on_post("/api/v1/deliveries/{delivery}/retry", ADMIN, post(jobs::retry_delivery));
     on_post("/dicom-web/studies", SUBMIT, post(dicomweb::store));
     on_post("/dicom-web/studies/{study}", SUBMIT, post(dicomweb::store));
+    let reading = "/api/v1/reading/films/{film}/reading";
+    let handler = put(reading::save).layer(DefaultBodyLimit::max(MAX_READING_BYTES));
+    table.push(Route { method: "put", path: reading, access: ANNOTATE, handler });
     table
 }
 

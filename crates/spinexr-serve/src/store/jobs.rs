@@ -283,6 +283,43 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Films with the job that read each last, the newest first.
+    ///
+    /// # Errors
+    /// [`ServeError::Store`].
+    pub fn films(&self, limit: u32) -> Result<Vec<(InstanceRow, Job)>, ServeError> {
+        let jobs: Vec<Job> = {
+            // SQLite takes the other columns from the row that has the greatest `max`.
+            let statement = format!(
+                "SELECT {COLUMNS}, max(received_ms) FROM jobs GROUP BY film ORDER BY received_ms DESC, id LIMIT ?1"
+            );
+            let connection = self.connection();
+            let mut statement = connection.prepare(&statement)?;
+            let rows = statement.query_map([limit], read)?;
+            rows.collect::<Result<_, _>>()?
+        };
+        let mut films = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            // Retention may have taken one away in the meantime.
+            if let Some(film) = self.instance(&job.film)? {
+                films.push((film, job));
+            }
+        }
+        Ok(films)
+    }
+
+    /// The film of that content, with the job that read it last.
+    ///
+    /// # Errors
+    /// [`ServeError::Store`].
+    pub fn film(&self, id: &str) -> Result<Option<(InstanceRow, Job)>, ServeError> {
+        let statement =
+            format!("SELECT {COLUMNS} FROM jobs WHERE film = ?1 ORDER BY received_ms DESC, id LIMIT 1");
+        let job = self.connection().query_row(&statement, [id], read).optional()?;
+        let film = self.instance(id)?;
+        Ok(film.zip(job))
+    }
+
     /// How many jobs are in a state.
     ///
     /// # Errors

@@ -7,11 +7,13 @@
 //! One process owns the store, held to it by a lock on the data folder. Calls are short and take the one connection in
 //! turn.
 
+mod annotations;
 mod deliveries;
 mod instances;
 mod jobs;
 mod retention;
 
+pub use annotations::SavedAnnotation;
 pub use deliveries::{Delivery, DeliveryState, Sent};
 pub use instances::{InstanceKind, InstanceRow, Level, Query};
 pub use jobs::{Accepted, Finished, Job, JobState};
@@ -80,6 +82,16 @@ CREATE TABLE deliveries (
 ) STRICT;
 CREATE INDEX deliveries_by_state ON deliveries (state, destination, due_ms);
 CREATE INDEX deliveries_by_job ON deliveries (job);
+CREATE TABLE annotations (
+    film TEXT NOT NULL REFERENCES instances (id),
+    reader TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    state TEXT NOT NULL,              -- draft, complete
+    begun_ms INTEGER NOT NULL,
+    saved_ms INTEGER NOT NULL,
+    document TEXT NOT NULL,           -- the reading, JSON
+    PRIMARY KEY (film, reader)
+) STRICT;
 CREATE TABLE audit_head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
 ";
 

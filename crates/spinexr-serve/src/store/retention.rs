@@ -1,4 +1,5 @@
-//! What is taken away, and when: films whose jobs have all ended and whose results have all arrived or been given up.
+//! What is taken away, and when: films whose jobs have all ended and whose results have all arrived or been given up. A
+//! film that someone has read stays: its readings are worth more than its bytes.
 
 use super::Store;
 use crate::error::ServeError;
@@ -18,6 +19,7 @@ pub struct Removed {
 const OLDEST: &str = "SELECT film FROM jobs AS j GROUP BY film \
     HAVING sum(state IN ('waiting', 'running')) = 0 AND NOT EXISTS (SELECT 1 FROM deliveries \
         JOIN jobs AS k ON deliveries.job = k.id WHERE k.film = j.film AND deliveries.state = 'waiting') \
+        AND NOT EXISTS (SELECT 1 FROM annotations WHERE annotations.film = j.film) \
     ORDER BY max(finished_ms) LIMIT 1";
 
 impl Store {

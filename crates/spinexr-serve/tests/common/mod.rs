@@ -78,6 +78,7 @@ pub fn read(path: &Path) -> Result<Reading, ReadFailure> {
     let patient = instance.text("00100020").unwrap_or_default();
     Ok(Reading {
         record: FilmPrediction {
+            facts: Default::default(),
             image: "film".into(),
             study: instance.study_uid.clone(),
             split: None,
@@ -95,6 +96,7 @@ pub fn read(path: &Path) -> Result<Reading, ReadFailure> {
             demonstration: true,
         },
         overlay_png: Some(b"\x89PNG\r\n\x1a\nnot really".to_vec()),
+        evidence_png: None,
         objects: vec![ResultObject {
             kind: ResultKind::Sr,
             file: dicom_file(SR_CLASS, &uid, &instance.study_uid, &series, &patient),
@@ -113,7 +115,13 @@ pub fn program() -> Program {
                 .map(|_| b"\x89PNG\r\n\x1a\nrendered".to_vec())
                 .map_err(|e| ReadFailure::ForNow(e.to_string()))
         }),
-        model: Model { hash: "made-up".into(), demonstration: true, description: serde_json::json!([]) },
+        model: Model {
+            name: "made-up".into(),
+            display_score: None,
+            hash: "made-up".into(),
+            demonstration: true,
+            description: serde_json::json!([]),
+        },
         log: Arc::new(|_, _| {}),
         version: "0",
     }

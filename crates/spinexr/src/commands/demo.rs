@@ -35,7 +35,7 @@ const MARKER: &str = "demo.json";
 #[command(after_help = "Examples:\n  \
     spinexr demo                                   about eight minutes on two cores\n  \
     spinexr demo --out tiny --studies 40 --test-studies 20 --steps 30    a quick look at the parts\n\n\
-    Writes films, runs, the bundle framework.spinexr, predictions.jsonl, report.json and report.html.\n\
+    Writes films, runs, the bundle framework.spinexr, predictions.jsonl, report.json, report.html, tables and plots.\n\
     The films are synthetic: the figures say that the code works, not how well it reads patients' films.")]
 pub struct Args {
     /// Folder to write; an earlier demo there is replaced
@@ -245,7 +245,7 @@ fn evaluate(
         options.losses.push(loss_curve(&experiment.name, outcome)?);
         options.provenance.other.insert(format!("{} weights", experiment.name), outcome.weights_hash.clone());
     }
-    evaluation::evaluate(films, dataset, &options)
+    Ok(evaluation::evaluate(films, dataset, &options)?.1)
 }
 
 /// Loss by step from the run's log, thinned to about 200 points by averaging.

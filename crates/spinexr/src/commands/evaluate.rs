@@ -1,9 +1,13 @@
 //! `spinexr evaluate`: tables and curves from files; a model only where a report is to show its evidence.
 
+mod compare;
+mod drift;
+
 use crate::Global;
 use crate::console::{percent, table};
 use crate::evaluation;
 use crate::exit::{CommandResult, Done, usage};
+use crate::training_films;
 use clap::{Subcommand, ValueEnum};
 use spinexr_dicom::Limits;
 use spinexr_eval::intervals::BootstrapOptions;
@@ -26,6 +30,10 @@ enum What {
     Detections(DetectionsArgs),
     /// Both tables of the paper and the report, from predictions and annotations
     Run(RunArgs),
+    /// Any number of runs on the same test films, side by side, with paired tests
+    Compare(compare::CompareArgs),
+    /// A new batch of predictions beside a reference: have films or answers changed?
+    Drift(drift::DriftArgs),
 }
 
 #[derive(clap::Args)]
@@ -66,7 +74,7 @@ struct DetectionsArgs {
 #[command(after_help = "Example:\n  \
     spinexr evaluate run --predictions out/predictions.jsonl --annotations /data/vindr-spinexr -o report\n\n\
     The predictions must name their split: c* is chosen on the validation films and used on the test films.\n\
-    Writes report.json and report.html.")]
+    Writes report.json, report.html, tables/ (CSV, LaTeX) and plots/ (SVG, PNG).")]
 struct RunArgs {
     /// Records of `spinexr predict`
     #[arg(long, value_name = "FILE")]
@@ -74,7 +82,7 @@ struct RunArgs {
     /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC; only its annotations are read
     #[arg(long, value_name = "DIR")]
     annotations: PathBuf,
-    /// Folder for report.json and report.html
+    /// Folder for the report
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Where c* is chosen: on validation films, or on the test films as the paper did, labelled so
@@ -89,6 +97,9 @@ struct RunArgs {
     /// Seed of the bootstrap
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Bundle that made the predictions: no film that it was trained on may be among them; may be given several times
+    #[arg(long, value_name = "BUNDLE")]
+    model: Vec<PathBuf>,
     /// Bundle whose classifiers' evidence is shown on a few films of the report; may be given several times
     #[arg(long, value_name = "BUNDLE", requires = "output")]
     explain: Vec<PathBuf>,
@@ -100,11 +111,22 @@ enum ProtocolArg {
     Paper,
 }
 
+impl From<ProtocolArg> for Protocol {
+    fn from(arg: ProtocolArg) -> Self {
+        match arg {
+            ProtocolArg::Improved => Self::Improved,
+            ProtocolArg::Paper => Self::Paper,
+        }
+    }
+}
+
 pub fn run(args: Args, global: &Global) -> CommandResult {
     match args.what {
         What::Scores(args) => scores(&args, global),
         What::Detections(args) => detections(&args, global),
         What::Run(args) => whole_run(args, global),
+        What::Compare(args) => compare::run(&args, global),
+        What::Drift(args) => drift::run(&args, global),
     }
 }
 
@@ -174,17 +196,18 @@ fn detections(args: &DetectionsArgs, global: &Global) -> CommandResult {
 fn whole_run(args: RunArgs, global: &Global) -> CommandResult {
     let (films, dataset) = evaluation::read(&args.predictions, &args.annotations)?;
     let hash = films.first().map(|f| f.model.clone());
-    let protocol = match args.protocol {
-        ProtocolArg::Improved => Protocol::Improved,
-        ProtocolArg::Paper => Protocol::Paper,
-    };
-    let mut options = RunOptions::new(&args.title, protocol, args.seed);
+    let models =
+        args.model.iter().map(|path| Bundle::load(path)).collect::<Result<Vec<_>, _>>().map_err(usage)?;
+    if !models.is_empty() {
+        training_films::check(&models, &films, &args.annotations)?;
+    }
+    let mut options = RunOptions::new(&args.title, args.protocol.into(), args.seed);
     options.detector = args.detector;
     options.provenance.bundle_hash = hash;
     options.provenance.seed = Some(args.seed);
     options.provenance.command = Some(std::env::args().collect::<Vec<_>>().join(" "));
     options.provenance.versions.insert("spinexr".into(), env!("CARGO_PKG_VERSION").into());
-    let report = evaluation::evaluate(films, &dataset, &options)?;
+    let (_, report) = evaluation::evaluate(films, &dataset, &options)?;
     eprint!("{}", evaluation::tables(&report));
     if let Some(dir) = &args.output {
         let bundles = args.explain.iter().map(|path| Bundle::load(path)).collect::<Result<Vec<_>, _>>();

@@ -8,6 +8,7 @@ pub mod image;
 pub mod model;
 pub mod predict;
 pub mod read_sr;
+pub mod readings;
 pub mod serve;
 pub mod synth;
 pub mod train;

@@ -1,6 +1,7 @@
 //! `spinexr model`: bundles looked at, verified, put together with their decision rule, made of other programs'
 //! weights and written for other programs.
 
+mod card;
 mod export;
 mod import;
 
@@ -9,17 +10,16 @@ use crate::console::table;
 use crate::evaluation;
 use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::training::{INTENDED_USE, UNKNOWN_LICENCE};
-use anyhow::{Context, anyhow};
+use crate::training_films;
+use anyhow::anyhow;
 use clap::Subcommand;
 use spinexr_core::{FilmPrediction, Method, Split};
-use spinexr_data::SplitDataset;
 use spinexr_eval::run::{Protocol, RunOptions, RunReport};
 use spinexr_eval::{Predictions, Validation};
-use spinexr_infer::card::{CardFacts, CardMetric, card};
+use spinexr_infer::card::{CardFacts, CardMetric, card as bundle_card};
 use spinexr_infer::manifest::ChosenOn;
 use spinexr_infer::weights_file::Storage;
 use spinexr_infer::{Bundle, BundleInfo, Decision, combine};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -42,6 +42,8 @@ enum What {
     },
     /// Put classifiers and a detector together, with c* chosen on validation predictions
     Combine(CombineArgs),
+    /// A model card under the headings of CLAIM 2024 and a data sheet, from a bundle and its report
+    Card(card::CardArgs),
     /// Make a bundle of another program's weights
     Import(import::ImportArgs),
     /// Write a bundle's weights or networks for other programs
@@ -80,6 +82,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         What::Inspect { bundle } => inspect(&bundle, global),
         What::Verify { bundle } => verify(&bundle, global),
         What::Combine(args) => combine_bundles(args, global),
+        What::Card(args) => card::run(&args, global),
         What::Import(args) => import::run(args, global),
         What::Export(args) => export::run(&args, global),
     }
@@ -142,9 +145,9 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
             validation.models()
         )));
     }
-    check_hold_outs(&bundles, &validation, &args.annotations)?;
+    training_films::check_hold_outs(&bundles, &validation, &args.annotations)?;
     let method = common_method(&films)?;
-    let report =
+    let (_, report) =
         evaluation::evaluate(films, &dataset, &RunOptions::new("validation", Protocol::Improved, 0))?;
     let decision = decision(&report, validation.len(), method)
         .ok_or_else(|| anyhow!("no threshold can be chosen: the validation films are of one kind only"))?;
@@ -158,7 +161,7 @@ fn combine_bundles(args: CombineArgs, global: &Global) -> CommandResult {
     };
     let facts = card_facts(&report);
     let storage = if args.half { Storage::F16 } else { Storage::F32 };
-    let bundle = combine(&bundles, info, Some(decision.clone()), storage, |m| card(m, &facts))
+    let bundle = combine(&bundles, info, Some(decision.clone()), storage, |m| bundle_card(m, &facts))
         .map_err(anyhow::Error::from)?;
     bundle.save(&args.output).map_err(anyhow::Error::from)?;
     eprintln!(
@@ -186,35 +189,6 @@ fn common_method(films: &[FilmPrediction]) -> Result<Option<Method>, CommandErro
                 words(&first)
             )))
         }
-    }
-}
-
-/// Refuses validation films that some model may have been trained on: all models must have held out the same
-/// studies, and every film must be of one of these.
-fn check_hold_outs(
-    bundles: &[Bundle],
-    validation: &Predictions<Validation>,
-    annotations: &Path,
-) -> Result<(), CommandError> {
-    let mut models = bundles.iter().flat_map(|b| &b.manifest().models);
-    let Some(first) = models.next() else { return Ok(()) };
-    let held = first.known_hold_out().map_err(usage)?;
-    for model in models {
-        model.check_hold_out(held).map_err(usage)?;
-    }
-    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
-        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
-    first.check_hold_out(&drawn.hold_out).map_err(usage)?;
-    let new: BTreeSet<&str> =
-        drawn.dataset.of(Split::Validation).map(|film| film.annotation.image_id.as_str()).collect();
-    match validation.films().find(|film| !new.contains(film.image.as_str())) {
-        None => Ok(()),
-        Some(film) => Err(usage(anyhow!(
-            "the predictions call {} (study {}) a validation film, but the models held out {held}: they may have been \
-             trained on it; predict with the configuration that they were trained with",
-            film.image,
-            film.study
-        ))),
     }
 }
 

@@ -4,12 +4,14 @@ use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::{Global, demo_bundle};
 use anyhow::Context;
 use clap::ValueEnum;
-use image::ImageFormat;
+use image::{DynamicImage, ImageFormat};
 use sha2::{Digest, Sha256};
 use spinexr_core::hex;
 use spinexr_dicom::results::{Algorithm, ReportClass, ResultOptions, SourceFilm};
 use spinexr_dicom::{Limits, ReadOptions, read_film};
 use spinexr_infer::dicom_results::{DicomKind, algorithm, dicom_object};
+use spinexr_infer::evidence_picture::veil;
+use spinexr_infer::explain::Explainer;
 use spinexr_infer::overlay::{self, OverlayOptions, display_picture};
 use spinexr_infer::pipeline::{Pipeline, PipelineOptions};
 use spinexr_infer::{Bundle, Engine, InferError};
@@ -44,6 +46,9 @@ pub struct Args {
     /// SOP class of structured reports
     #[arg(long, value_name = "CLASS", value_enum, default_value = "comprehensive-3d")]
     sr_class: SrClass,
+    /// Also keep where the evidence lies, for the web reader; reading a film takes several times as long
+    #[arg(long)]
+    explain: bool,
     /// Data folder, in place of the configuration's
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -106,6 +111,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     }
     let server = Server::start(config, program(reader, &bundles)).map_err(anyhow::Error::from)?;
     eprintln!("HTTP   http://{}/ (API, its description, DICOMweb under /dicom-web)", server.http_address());
+    eprintln!("READER http://{}/reader/ (films, findings, readings by people)", server.http_address());
     if let Some(address) = server.dicom_address() {
         eprintln!("DICOM  {address} (C-ECHO, C-STORE)");
     }
@@ -151,6 +157,7 @@ fn print_config(args: &Args, config: &Config, global: &Global) -> CommandResult 
 /// The pipeline as the service needs it.
 struct FilmReader {
     pipeline: Pipeline,
+    explainer: Option<Explainer>,
     by: Algorithm,
     objects: ResultOptions,
     overlay: OverlayOptions,
@@ -168,6 +175,13 @@ impl FilmReader {
         };
         let pipeline = Pipeline::load(bundles, options).map_err(usage)?;
         let min_score = pipeline.decision().map_or(0.0, |d| d.display_score as f32);
+        let explainer = match args.explain {
+            true => {
+                let device = spinexr_infer::parse_device(&args.device).map_err(usage)?;
+                Some(Explainer::load(bundles, &device, Limits::default(), 0).map_err(usage)?)
+            }
+            false => None,
+        };
         let report_class = match args.sr_class {
             SrClass::Comprehensive3d => ReportClass::Comprehensive3d,
             SrClass::Comprehensive => ReportClass::Comprehensive,
@@ -176,6 +190,7 @@ impl FilmReader {
             by: algorithm(bundles, &pipeline),
             objects: ResultOptions { min_score, report_class, ..ResultOptions::default() },
             overlay: OverlayOptions { min_score, ..OverlayOptions::default() },
+            explainer,
             pipeline,
         })
     }
@@ -183,7 +198,9 @@ impl FilmReader {
     /// What names models and all else that decides results: with the same name, the same film gives the same.
     fn hash(&self) -> String {
         let class = format!("{:?}", self.objects.report_class);
-        hex(&Sha256::digest(format!("{} {} {class}", self.pipeline.hash(), self.pipeline.config_hash())))
+        let explain = if self.explainer.is_some() { " explained" } else { "" };
+        let all = format!("{} {} {class}{explain}", self.pipeline.hash(), self.pipeline.config_hash());
+        hex(&Sha256::digest(all))
     }
 
     fn read(&self, path: &Path) -> Result<Reading, ReadFailure> {
@@ -224,7 +241,13 @@ impl FilmReader {
                 Err(error) => return Err(film(&error)),
             }
         }
-        Ok(Reading { record, overlay_png: Some(png(&picture)?), objects })
+        let evidence_png = self.explainer.as_ref().map(|explainer| evidence(explainer, path)).transpose()?;
+        Ok(Reading {
+            record,
+            overlay_png: Some(png(picture.into())?),
+            evidence_png: evidence_png.flatten(),
+            objects,
+        })
     }
 }
 
@@ -233,7 +256,13 @@ fn of_film(path: &Path, error: &dyn std::error::Error) -> String {
     error.to_string().replace(&path.display().to_string(), "the film")
 }
 
-fn png(picture: &image::RgbImage) -> Result<Vec<u8>, ReadFailure> {
+/// What spoke for "abnormal", to be laid over the film; none without a classifier.
+fn evidence(explainer: &Explainer, path: &Path) -> Result<Option<Vec<u8>>, ReadFailure> {
+    let explanation = explainer.explain(path).map_err(|error| ReadFailure::Film(of_film(path, &error)))?;
+    explanation.abnormal.map(|map| png(veil(&map).into())).transpose()
+}
+
+fn png(picture: DynamicImage) -> Result<Vec<u8>, ReadFailure> {
     let mut bytes = Cursor::new(vec![]);
     picture.write_to(&mut bytes, ImageFormat::Png).map_err(|error| ReadFailure::ForNow(error.to_string()))?;
     Ok(bytes.into_inner())
@@ -255,7 +284,10 @@ fn program(reader: FilmReader, bundles: &[Bundle]) -> Program {
         let names: Vec<&str> = manifest.models.iter().map(|m| m.name.as_str()).collect();
         serde_json::json!({ "name": manifest.name, "hash": bundle.hash(), "models": names })
     });
+    let names: Vec<&str> = bundles.iter().map(|bundle| bundle.manifest().name.as_str()).collect();
     let model = Model {
+        name: names.join(" + "),
+        display_score: reader.pipeline.decision().map(|decision| decision.display_score),
         hash: reader.hash(),
         demonstration: reader.pipeline.is_demonstration(),
         description: models.collect(),

@@ -128,6 +128,8 @@ fn a_data_set_is_deidentified_with_its_annotations() {
     let n = json(&output)["films"].as_u64().unwrap() as usize;
     assert!(n >= 18);
     assert_eq!(run_with(&["-o", "a"]).status.code(), Some(2), "nothing is written over");
+    assert_eq!(run_with(&["-o", "c", "--map", "map.csv"]).status.code(), Some(2), "nor is a map");
+    assert!(!dir.path().join("c").exists());
     assert_eq!(fs::read_to_string(dir.path().join("map.csv")).unwrap().lines().count(), n + 1);
 
     // The same films, studies, boxes and pixels under other names.

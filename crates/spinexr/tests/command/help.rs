@@ -28,8 +28,11 @@ fn every_command_shows_an_example() {
         vec!["evaluate", "scores"],
         vec!["evaluate", "detections"],
         vec!["evaluate", "run"],
+        vec!["evaluate", "compare"],
+        vec!["evaluate", "drift"],
         vec!["model", "combine"],
         vec!["serve"],
+        vec!["model", "card"],
         vec!["doctor"],
     ];
     for command in commands {

@@ -13,6 +13,7 @@ mod gpu;
 mod help;
 mod hold_out;
 mod models;
+mod reports;
 mod resume;
 mod serve;
 

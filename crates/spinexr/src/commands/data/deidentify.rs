@@ -103,6 +103,9 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
         limits: Limits::default(),
     };
     refuse_occupied(&args.out)?;
+    if let Some(map) = args.map.as_ref().filter(|map| map.exists()) {
+        return Err(usage(anyhow!("{}: there is a file of that name", map.display())));
+    }
     let key = read_key(args)?;
     let data_set = args.inputs.iter().find(|input| input.join("annotations").is_dir());
     let jobs = match data_set {

@@ -1,0 +1,76 @@
+//! Which films a model may have been trained on: no threshold is chosen on them, and no figure is taken from them.
+
+use crate::exit::{CommandError, usage};
+use anyhow::{Context, anyhow};
+use spinexr_core::{FilmPrediction, Split};
+use spinexr_data::SplitDataset;
+use spinexr_eval::threshold::by_split;
+use spinexr_eval::{Predictions, Validation};
+use spinexr_infer::{Bundle, joint_hash};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Refuses records that the bundles did not make, validation films that some model was not held out from, and test films of
+/// studies that some model was trained on.
+pub fn check(bundles: &[Bundle], films: &[FilmPrediction], annotations: &Path) -> Result<(), CommandError> {
+    let hash = joint_hash(bundles);
+    if let Some(other) = films.iter().find(|film| film.model != hash) {
+        return Err(usage(anyhow!(
+            "the record of {} was made by bundle {}, expected {hash}, the hash of the bundles given",
+            other.image,
+            other.model
+        )));
+    }
+    let validation = by_split(films.to_vec()).validation;
+    let validation = Predictions::<Validation>::new(validation).map_err(anyhow::Error::from)?;
+    check_hold_outs(bundles, &validation, annotations)?;
+    let Some(first) = bundles.iter().flat_map(|b| &b.manifest().models).next() else { return Ok(()) };
+    let held = first.known_hold_out().map_err(usage)?;
+    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
+        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
+    let trained: BTreeSet<&str> =
+        drawn.dataset.of(Split::Train).map(|film| film.annotation.study_id.as_str()).collect();
+    let study_of = |image: &str| {
+        let film = drawn.dataset.films.iter().find(|film| film.annotation.image_id == image)?;
+        Some(film.annotation.study_id.as_str())
+    };
+    let tested = films.iter().filter(|film| film.split == Some(Split::Test));
+    let mut studies = tested.filter_map(|film| Some((film, study_of(&film.image)?)));
+    match studies.find(|(_, study)| trained.contains(study)) {
+        None => Ok(()),
+        Some((film, study)) => Err(usage(anyhow!(
+            "the predictions call {} (study {study}) a test film, but the models were trained on that study: figures on it say \
+             nothing of new films",
+            film.image
+        ))),
+    }
+}
+
+/// Refuses validation films that some model may have been trained on: all models must have held out the same
+/// studies, and every film must be of one of these.
+pub fn check_hold_outs(
+    bundles: &[Bundle],
+    validation: &Predictions<Validation>,
+    annotations: &Path,
+) -> Result<(), CommandError> {
+    let mut models = bundles.iter().flat_map(|b| &b.manifest().models);
+    let Some(first) = models.next() else { return Ok(()) };
+    let held = first.known_hold_out().map_err(usage)?;
+    for model in models {
+        model.check_hold_out(held).map_err(usage)?;
+    }
+    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
+        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
+    first.check_hold_out(&drawn.hold_out).map_err(usage)?;
+    let new: BTreeSet<&str> =
+        drawn.dataset.of(Split::Validation).map(|film| film.annotation.image_id.as_str()).collect();
+    match validation.films().find(|film| !new.contains(film.image.as_str())) {
+        None => Ok(()),
+        Some(film) => Err(usage(anyhow!(
+            "the predictions call {} (study {}) a validation film, but the models held out {held}: they may have been \
+             trained on it; predict with the configuration that they were trained with",
+            film.image,
+            film.study
+        ))),
+    }
+}
