@@ -27,6 +27,13 @@ struct Read {
     report: Report,
 }
 
+/// A struct, not a JSON value: that would write each `f32` with the digits of an `f64`.
+#[derive(serde::Serialize)]
+struct Document {
+    reports: Vec<Read>,
+    failed: Vec<String>,
+}
+
 pub fn run(args: Args, global: &Global) -> CommandResult {
     let (mut reports, mut errors) = (vec![], vec![]);
     for path in args.files {
@@ -40,8 +47,9 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
     }
     eprintln!("{} reports read, {} failed", reports.len(), errors.len());
     list_failures(errors.iter());
-    global.print_json(&serde_json::json!({ "reports": reports, "failed": errors }))?;
-    Ok(if errors.is_empty() { Done::All } else { Done::SomeFailed })
+    let document = Document { reports, failed: errors };
+    global.print_json(&document)?;
+    Ok(if document.failed.is_empty() { Done::All } else { Done::SomeFailed })
 }
 
 fn in_words(read: &Read) -> String {
