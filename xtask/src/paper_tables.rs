@@ -40,10 +40,6 @@ impl Options {
         let mut options = Self { studies: 500, test_studies: 150, steps: None, threads: 2, resume: false };
         let mut args = args.iter();
         while let Some(arg) = args.next() {
-            if arg == "--resume" {
-                options.resume = true;
-                continue;
-            }
             let mut number = || -> Result<u64> {
                 let value = args.next().with_context(|| format!("{arg} needs a value\n{USAGE}"))?;
                 value.parse().with_context(|| format!("{arg}: expected a whole number, got {value:?}"))
@@ -53,6 +49,7 @@ impl Options {
                 "--test-studies" => options.test_studies = number()?,
                 "--steps" => options.steps = Some(number()?),
                 "--threads" => options.threads = number()?,
+                "--resume" => options.resume = true,
                 other => bail!("unknown option {other:?}\n{USAGE}"),
             }
         }

@@ -7,6 +7,7 @@
 pub mod annotation;
 pub mod box_fusion;
 pub mod boxes;
+pub mod calendar;
 pub mod classes;
 pub mod film_facts;
 pub mod findings;

@@ -16,7 +16,7 @@ use spinexr_core::progress::{OnProgress, Progress};
 use spinexr_core::whole_file::WholeFolder;
 use spinexr_core::{Annotation, BoxXyxy, FilmAnnotation, Label, Split};
 use spinexr_dicom::{Limits, read_size};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -157,17 +157,7 @@ fn check(dataset: &Dataset, out: &Path, options: &ConvertOptions) -> Result<(), 
             format!("{label:?}"),
         );
     }
-    let mut paths: HashMap<&str, &Path> = HashMap::new();
-    for film in &dataset.films {
-        if let Some(first) = paths.insert(&film.annotation.image_id, &film.path) {
-            return Err(DataError::ImageTwice {
-                image_id: film.annotation.image_id.clone(),
-                first: first.to_owned(),
-                second: film.path.clone(),
-            });
-        }
-    }
-    Ok(())
+    dataset.refuse_same_ids()
 }
 
 /// The films that can be written, in order, with degenerate boxes listed.

@@ -1,8 +1,10 @@
 //! Films with their annotations, and what was met while reading them.
 
+use crate::DataError;
 use serde::{Deserialize, Serialize};
 use spinexr_core::{ClassList, FilmAnnotation, Split};
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 /// One annotated film.
 #[derive(Debug, Clone, PartialEq)]
@@ -116,6 +118,21 @@ impl Dataset {
     /// The films of one split, in order.
     pub fn of(&self, split: Split) -> impl Iterator<Item = &Film> {
         self.films.iter().filter(move |f| f.split == split)
+    }
+
+    /// Refuses two films of one image id, by which caches and the files of a data set are named.
+    pub(crate) fn refuse_same_ids(&self) -> Result<(), DataError> {
+        let mut paths: HashMap<&str, &Path> = HashMap::new();
+        for film in &self.films {
+            if let Some(first) = paths.insert(&film.annotation.image_id, &film.path) {
+                return Err(DataError::ImageTwice {
+                    image_id: film.annotation.image_id.clone(),
+                    first: first.to_owned(),
+                    second: film.path.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The annotations of one split, in order; what a [`crate::Loader`] takes.

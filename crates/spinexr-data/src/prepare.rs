@@ -77,7 +77,7 @@ pub fn prepare_as(
     on_progress: OnProgress<'_>,
 ) -> Result<PrepareOutcome, DataError> {
     let inputs = distinct(inputs)?;
-    refuse_same_ids(dataset)?;
+    dataset.refuse_same_ids()?;
     let stamps: HashMap<&str, SourceStamp> = dataset
         .films
         .iter()
@@ -155,21 +155,6 @@ fn distinct(inputs: &[InputSize]) -> Result<Vec<InputSize>, DataError> {
         return Err(DataError::Setting { name: "inputs", expected, found: "none".to_owned() });
     }
     Ok(distinct)
-}
-
-/// The cache is keyed by image id: two films of one id would take turns there.
-fn refuse_same_ids(dataset: &Dataset) -> Result<(), DataError> {
-    let mut paths: HashMap<&str, &Path> = HashMap::new();
-    for film in &dataset.films {
-        if let Some(first) = paths.insert(&film.annotation.image_id, &film.path) {
-            return Err(DataError::ImageTwice {
-                image_id: film.annotation.image_id.clone(),
-                first: first.to_owned(),
-                second: film.path.clone(),
-            });
-        }
-    }
-    Ok(())
 }
 
 /// One film at one input size, ready to append.

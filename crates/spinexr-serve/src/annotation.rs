@@ -29,6 +29,11 @@ impl AnnotationState {
             Self::Complete => "complete",
         }
     }
+
+    /// The state of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Draft, Self::Complete].into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// Who drew a box.

@@ -1,5 +1,6 @@
 //! Time as the service writes it: milliseconds since 1970 in the store, RFC 3339 in UTC for people and programs.
 
+use spinexr_core::calendar::civil_from_days;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Now, ms since 1970.
@@ -11,17 +12,7 @@ pub fn now_ms() -> i64 {
 /// `2026-01-31T12:00:00.000Z`.
 pub fn rfc3339(ms: i64) -> String {
     let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
-    // Days to a date in the proleptic Gregorian calendar, in years that begin in March, so that leap days come last
-    // (H. Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days).
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + 400 * era + i64::from(month <= 2);
+    let (year, month, day) = civil_from_days(days);
     let (hours, minutes) = (of_day / 3_600_000, of_day / 60_000 % 60);
     let (seconds, millis) = (of_day / 1000 % 60, of_day % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")

@@ -43,25 +43,27 @@ export function showVerdict(film) {
     return;
   }
   const { p_abnormal: p, threshold } = record;
-  if (p === null || p === undefined) {
+  if (p === null) {
     words.textContent = "No classifier: boxes only";
     return;
   }
-  const isAbnormal = threshold !== null && threshold !== undefined && p >= threshold;
-  words.textContent = threshold === null || threshold === undefined ? "No threshold was chosen" : isAbnormal ? "Abnormal" : "Normal";
+  const hasThreshold = threshold !== null;
+  const isAbnormal = hasThreshold && p >= threshold;
+  const verdict = isAbnormal ? "Abnormal" : "Normal";
+  words.textContent = hasThreshold ? verdict : "No threshold was chosen";
   const bar = document.createElement("div");
   bar.className = `bar${isAbnormal ? " abnormal" : ""}`;
   const fill = document.createElement("i");
   fill.style.width = `${p * 100}%`;
   bar.append(fill);
-  if (threshold !== null && threshold !== undefined) {
+  if (hasThreshold) {
     const mark = document.createElement("b");
     mark.style.left = `${threshold * 100}%`;
     bar.append(mark);
   }
   const figures = document.createElement("div");
   figures.className = "quiet";
-  figures.textContent = `p(abnormal) ${percent(p)}${threshold === null || threshold === undefined ? "" : `, threshold c* ${percent(threshold)}`}`;
+  figures.textContent = `p(abnormal) ${percent(p)}${hasThreshold ? `, threshold c* ${percent(threshold)}` : ""}`;
   place.append(bar, figures);
 }
 

@@ -2,6 +2,11 @@
 
 const find = (id) => document.getElementById(id);
 
+/** By the decision rule, where there are a probability and a threshold. */
+function isAbnormal({ p_abnormal: p, threshold }) {
+  return p !== null && threshold !== null && p >= threshold;
+}
+
 function isShown(film, filter, words) {
   const text = `${film.study} ${film.image} ${film.view ?? ""} ${film.body_part ?? ""}`.toLowerCase();
   if (!words.every((word) => text.includes(word))) return false;
@@ -9,7 +14,7 @@ function isShown(film, filter, words) {
     case "open":
       return film.reading !== "complete" && film.state !== "failed";
     case "abnormal":
-      return film.p_abnormal !== undefined && film.p_abnormal !== null && film.p_abnormal >= film.threshold;
+      return isAbnormal(film);
     case "failed":
       return film.state === "failed";
     default:
@@ -20,9 +25,8 @@ function isShown(film, filter, words) {
 function scoreOf(film) {
   if (film.state === "failed") return ["failed", "failed"];
   if (film.state !== "done") return ["", film.state];
-  if (film.p_abnormal === undefined || film.p_abnormal === null) return ["", ""];
-  const isAbnormal = film.threshold !== null && film.p_abnormal >= film.threshold;
-  return [isAbnormal ? "abnormal" : "", film.p_abnormal.toFixed(2)];
+  if (film.p_abnormal === null) return ["", ""];
+  return [isAbnormal(film) ? "abnormal" : "", film.p_abnormal.toFixed(2)];
 }
 
 /** Date and the end of the UID: a name that tells nothing of the patient. */

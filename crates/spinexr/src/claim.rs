@@ -6,6 +6,7 @@
 //! What neither file says is "not known", never guessed; whoever knows it can say it in a file of statements, which stand beside
 //! the facts and are marked as theirs.
 
+use crate::console::percent;
 use anyhow::{Result, bail};
 use spinexr_eval::run::{NOT_KNOWN, NoteKind, RunReport};
 use spinexr_infer::{BundleManifest, ModelSpec};
@@ -363,10 +364,6 @@ fn missing_headers(report: &RunReport) -> Option<String> {
     (!gaps.is_empty()).then(|| format!("Headers do not say: {}.", gaps.join(", ")))
 }
 
-fn share(value: Option<f64>) -> String {
-    value.map_or_else(|| "n/a".to_owned(), |v| format!("{:.2}", 100.0 * v))
-}
-
 fn interval(ends: Option<[f64; 2]>) -> String {
     ends.map_or_else(|| "n/a".to_owned(), |[low, high]| format!("{:.2}–{:.2}", 100.0 * low, 100.0 * high))
 }
@@ -376,15 +373,15 @@ fn performance(report: &RunReport) -> String {
     let mut text = format!("On {films}, in percent:\n\n| figure | value | 95 % interval |\n|---|---|---|\n");
     for name in report.classifier_names() {
         let row = &report.classification[name];
-        let _ = writeln!(text, "| AUROC, {name} | {} | {} |", share(row.auroc), interval(row.auroc_ci));
+        let _ = writeln!(text, "| AUROC, {name} | {} | {} |", percent(row.auroc), interval(row.auroc_ci));
     }
     for name in report.detector_names() {
         let row = &report.detection[name];
-        let _ = writeln!(text, "| mAP@0.5, {name} | {} | {} |", share(row.map50), interval(row.map50_ci));
+        let _ = writeln!(text, "| mAP@0.5, {name} | {} | {} |", percent(row.map50), interval(row.map50_ci));
         for label in report.classes.labels() {
             let (ap, ci) =
                 (row.ap50.get(label).copied().flatten(), row.ap50_ci.get(label).copied().flatten());
-            let _ = writeln!(text, "| AP@0.5, {name}, {label} | {} | {} |", share(ap), interval(ci));
+            let _ = writeln!(text, "| AP@0.5, {name}, {label} | {} | {} |", percent(ap), interval(ci));
         }
     }
     text.trim_end().to_owned()
@@ -396,11 +393,11 @@ fn accuracy(report: &RunReport) -> Option<String> {
     let chosen = row.threshold_chosen_on.map_or("not known", |c| c.name());
     Some(format!(
         "At p(abnormal) ≥ {threshold:.4} (chosen on: {chosen}): sensitivity {} % ({}), specificity {} % ({}), F1 {} %.",
-        share(row.sensitivity),
+        percent(row.sensitivity),
         interval(row.sensitivity_ci),
-        share(row.specificity),
+        percent(row.specificity),
         interval(row.specificity_ci),
-        share(row.f1)
+        percent(row.f1)
     ))
 }
 

@@ -7,7 +7,7 @@ use spinexr_data::SplitDataset;
 use spinexr_eval::threshold::by_split;
 use spinexr_eval::{Predictions, Validation};
 use spinexr_infer::{Bundle, joint_hash};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// Refuses records that the bundles did not make, validation films that some model was not held out from, and test films of
@@ -23,19 +23,14 @@ pub fn check(bundles: &[Bundle], films: &[FilmPrediction], annotations: &Path) -
     }
     let validation = by_split(films.to_vec()).validation;
     let validation = Predictions::<Validation>::new(validation).map_err(anyhow::Error::from)?;
-    check_hold_outs(bundles, &validation, annotations)?;
-    let Some(first) = bundles.iter().flat_map(|b| &b.manifest().models).next() else { return Ok(()) };
-    let held = first.known_hold_out().map_err(usage)?;
-    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
-        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
+    let Some(drawn) = held_out(bundles, &validation, annotations)? else { return Ok(()) };
     let trained: BTreeSet<&str> =
         drawn.dataset.of(Split::Train).map(|film| film.annotation.study_id.as_str()).collect();
-    let study_of = |image: &str| {
-        let film = drawn.dataset.films.iter().find(|film| film.annotation.image_id == image)?;
-        Some(film.annotation.study_id.as_str())
-    };
+    let annotated = drawn.dataset.films.iter().map(|film| &film.annotation);
+    let study_of: HashMap<&str, &str> =
+        annotated.map(|film| (film.image_id.as_str(), film.study_id.as_str())).collect();
     let tested = films.iter().filter(|film| film.split == Some(Split::Test));
-    let mut studies = tested.filter_map(|film| Some((film, study_of(&film.image)?)));
+    let mut studies = tested.filter_map(|film| Some((film, *study_of.get(film.image.as_str())?)));
     match studies.find(|(_, study)| trained.contains(study)) {
         None => Ok(()),
         Some((film, study)) => Err(usage(anyhow!(
@@ -53,8 +48,17 @@ pub fn check_hold_outs(
     validation: &Predictions<Validation>,
     annotations: &Path,
 ) -> Result<(), CommandError> {
+    held_out(bundles, validation, annotations).map(drop)
+}
+
+/// As [`check_hold_outs`], with the data set split as the models' training split it; `None` without a model.
+fn held_out(
+    bundles: &[Bundle],
+    validation: &Predictions<Validation>,
+    annotations: &Path,
+) -> Result<Option<SplitDataset>, CommandError> {
     let mut models = bundles.iter().flat_map(|b| &b.manifest().models);
-    let Some(first) = models.next() else { return Ok(()) };
+    let Some(first) = models.next() else { return Ok(None) };
     let held = first.known_hold_out().map_err(usage)?;
     for model in models {
         model.check_hold_out(held).map_err(usage)?;
@@ -65,7 +69,7 @@ pub fn check_hold_outs(
     let new: BTreeSet<&str> =
         drawn.dataset.of(Split::Validation).map(|film| film.annotation.image_id.as_str()).collect();
     match validation.films().find(|film| !new.contains(film.image.as_str())) {
-        None => Ok(()),
+        None => Ok(Some(drawn)),
         Some(film) => Err(usage(anyhow!(
             "the predictions call {} (study {}) a validation film, but the models held out {held}: they may have been \
              trained on it; predict with the configuration that they were trained with",

@@ -4,6 +4,7 @@ use super::words::Words;
 use crate::attributes::{number, tag_text, unusable};
 use crate::dataset::DataSet;
 use crate::error::ReadError;
+use crate::instance;
 use crate::lut::{Lut, RawLut};
 use crate::options::Limits;
 use crate::pixel_format;
@@ -312,11 +313,9 @@ fn required_uid(path: &Path, data_set: &DataSet, tag: Tag, name: &'static str) -
     if is_uid(&uid) { Ok(uid) } else { Err(unusable(path, tag, name, expected, format!("{uid:.80?}"))) }
 }
 
-/// Whether a text has the form of a UID (PS3.5 9.1): components of digits, 64 characters at most. Leading zeros, which the
-/// standard forbids, are let pass: some devices write them, and a reference must match the film.
+/// Whether a text has the form of a UID of more than one component.
 pub(super) fn is_uid(text: &str) -> bool {
-    let component = |c: &str| !c.is_empty() && c.bytes().all(|b| b.is_ascii_digit());
-    text.len() <= 64 && text.split('.').count() > 1 && text.split('.').all(component)
+    instance::is_uid(text) && text.contains('.')
 }
 
 #[cfg(test)]

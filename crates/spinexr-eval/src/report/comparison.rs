@@ -1,10 +1,10 @@
 //! The page of a comparison: methods side by side, and which of them differ.
 
-use super::plot::{Axis, Corner, Mark, Plot, Scale, Series};
+use super::figures::false_alarms;
+use super::plot::{Axis, Corner, Mark, Plot, Series};
+use super::tables::interval;
 use super::{count, escape, p_value, page, percent};
 use crate::compare::{CompareReport, Summary};
-use crate::froc::FALSE_ALARMS_PER_FILM;
-use crate::intervals::Interval;
 use std::fmt::Write;
 
 pub(super) fn page(report: &CompareReport) -> String {
@@ -102,16 +102,10 @@ pub(super) fn plots(report: &CompareReport) -> Vec<(&'static str, String)> {
     }
     let froc = series(&report.froc, Mark::LineAndDots);
     if !froc.is_empty() {
-        let labels = ["⅛", "¼", "½", "1", "2", "4", "8"];
         let plot = Plot {
             description: "Share of findings found against false alarms a film".into(),
             size: [440.0, 380.0],
-            x: Axis {
-                label: "False alarms a film".into(),
-                range: [FALSE_ALARMS_PER_FILM[0], FALSE_ALARMS_PER_FILM[6]],
-                ticks: FALSE_ALARMS_PER_FILM.into_iter().zip(labels.map(str::to_owned)).collect(),
-                scale: Scale::Log,
-            },
+            x: false_alarms(),
             y: Axis::share("Share of findings found", 4),
             series: froc,
             diagonal: false,
@@ -123,15 +117,12 @@ pub(super) fn plots(report: &CompareReport) -> Vec<(&'static str, String)> {
     plots
 }
 
-fn interval(ends: Interval) -> String {
-    format!("{:.2}–{:.2}", 100.0 * ends[0], 100.0 * ends[1])
-}
-
 fn cell(summary: &Summary) -> String {
     let sd = summary.sd.map_or_else(String::new, |sd| format!(" ± {:.2}", 100.0 * sd));
     let studies =
-        summary.interval_of_studies.map_or_else(String::new, |ends| format!(" ({})", interval(ends)));
-    let runs = summary.interval_of_runs.map_or_else(String::new, |ends| format!(" [{}]", interval(ends)));
+        summary.interval_of_studies.map_or_else(String::new, |ends| format!(" ({})", interval(Some(ends))));
+    let runs =
+        summary.interval_of_runs.map_or_else(String::new, |ends| format!(" [{}]", interval(Some(ends))));
     format!(r#"<td>{}{sd}<span class="ci">{studies}{runs}</span></td>"#, percent(summary.mean))
 }
 

@@ -272,16 +272,10 @@ pub(super) fn froc(report: &RunReport) -> String {
     });
     let series: Vec<Series> = series.collect();
     let empty = series.is_empty().then(|| "n/a: no box to find".to_owned());
-    let labels = ["⅛", "¼", "½", "1", "2", "4", "8"];
     Plot {
         description: "Share of findings found against false alarms a film".into(),
         size: [440.0, 340.0],
-        x: Axis {
-            label: "False alarms a film".into(),
-            range: [FALSE_ALARMS_PER_FILM[0], FALSE_ALARMS_PER_FILM[6]],
-            ticks: FALSE_ALARMS_PER_FILM.into_iter().zip(labels.map(str::to_owned)).collect(),
-            scale: Scale::Log,
-        },
+        x: false_alarms(),
         y: Axis::share("Share of findings found", 4),
         series,
         diagonal: false,
@@ -289,6 +283,17 @@ pub(super) fn froc(report: &RunReport) -> String {
         empty,
     }
     .svg()
+}
+
+/// The axis of a FROC curve.
+pub(super) fn false_alarms() -> Axis {
+    let labels = ["⅛", "¼", "½", "1", "2", "4", "8"];
+    Axis {
+        label: "False alarms a film".into(),
+        range: [FALSE_ALARMS_PER_FILM[0], FALSE_ALARMS_PER_FILM[6]],
+        ticks: FALSE_ALARMS_PER_FILM.into_iter().zip(labels.map(str::to_owned)).collect(),
+        scale: Scale::Log,
+    }
 }
 
 /// One plot for each group of training curves: names up to the last `/` make a group.

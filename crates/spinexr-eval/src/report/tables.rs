@@ -32,7 +32,7 @@ fn published_heading(report: &RunReport, columns: usize) -> String {
     )
 }
 
-fn interval(ci: Option<[f64; 2]>) -> String {
+pub(super) fn interval(ci: Option<[f64; 2]>) -> String {
     ci.map_or_else(|| "n/a".into(), |[low, high]| format!("{:.2}–{:.2}", 100.0 * low, 100.0 * high))
 }
 

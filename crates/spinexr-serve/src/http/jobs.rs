@@ -116,6 +116,19 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Resu
     .await
 }
 
+/// A file of a job's results; `None` where there is none of that name.
+pub(super) fn result_file(node: &Node, job: &Job, name: &str) -> Result<Option<Vec<u8>>, Problem> {
+    let path = node.spool.path(&Spool::results_name(&job.id)).join(name);
+    match std::fs::read(&path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            node.warn(&format!("{}: {error}", path.display()));
+            Err(Problem::internal())
+        }
+    }
+}
+
 /// A file of a finished job's results, with a line in the audit log.
 async fn result(app: &App, actor: String, id: String, name: String) -> Result<Vec<u8>, Problem> {
     app.blocking(move |node| {
@@ -124,17 +137,7 @@ async fn result(app: &App, actor: String, id: String, name: String) -> Result<Ve
             let detail = format!("the job is {}", job.state.name());
             return Err(Problem::new(StatusCode::CONFLICT, "not-done", detail));
         }
-        let path = node.spool.path(&Spool::results_name(&job.id)).join(&name);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Problem::not_found("result"));
-            }
-            Err(error) => {
-                node.warn(&format!("{}: {error}", path.display()));
-                return Err(Problem::internal());
-            }
-        };
+        let bytes = result_file(node, &job, &name)?.ok_or_else(|| Problem::not_found("result"))?;
         node.note(&Act { action: "result.read", actor: &actor, object: &job.id, outcome: &name })?;
         Ok(bytes)
     })

@@ -5,6 +5,7 @@
 
 use super::App;
 use super::access::Actor;
+use super::jobs::result_file;
 use super::problem::Problem;
 use crate::annotation::{Annotation, AnnotationState, compare, is_reader_name};
 use crate::audit::Act;
@@ -23,8 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use spinexr_core::FilmPrediction;
 use spinexr_dicom::{Policy, ReadOptions, read_viewer_pixels};
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::HashMap;
 
 /// Most films of the list, the newest.
 const MAX_FILMS: u32 = 5000;
@@ -52,17 +52,10 @@ fn record(node: &Node, job: &Job) -> Result<Option<FilmPrediction>, Problem> {
     if job.state != JobState::Done {
         return Ok(None);
     }
-    let path = node.spool.path(&Spool::results_name(&job.id)).join("record.json");
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None), // removed in the meantime
-        Err(error) => {
-            node.warn(&format!("{}: {error}", path.display()));
-            return Err(Problem::internal());
-        }
-    };
+    // Retention may have taken it away in the meantime.
+    let Some(bytes) = result_file(node, job, "record.json")? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-        node.warn(&format!("{}: {error}", path.display()));
+        node.warn(&format!("record of job {}: {error}", job.id));
         Problem::internal()
     })
 }
@@ -100,28 +93,21 @@ pub(super) async fn films(
         let reader = reader(node, &actor, &headers)?;
         let states = node.store.annotation_states(&reader)?;
         let films = node.store.films(MAX_FILMS)?;
+        // By study, the newest first; within it as the films came.
+        let mut order: HashMap<&str, usize> = HashMap::new();
+        for (place, (film, _)) in films.iter().enumerate() {
+            order.entry(&film.instance.study_uid).or_insert(place);
+        }
+        let mut sorted: Vec<_> = films.iter().rev().collect();
+        sorted.sort_by_key(|(film, _)| order[film.instance.study_uid.as_str()]);
         let mut rows = vec![];
-        for (film, job) in &films {
-            let mine = states.get(&film.id);
-            let is_complete = mine.is_some_and(|state| state == AnnotationState::Complete.name());
-            let shown = sees_model(node, is_complete.then_some(AnnotationState::Complete));
-            let record = if shown { record(node, job)? } else { None };
+        for (film, job) in sorted {
+            let mine = states.get(&film.id).copied();
+            let record = if sees_model(node, mine) { record(node, job)? } else { None };
             let mut row = describe(film, job, record.as_ref());
             row["reading"] = json!(mine);
             rows.push(row);
         }
-        // By study, the newest first; within it as the films came.
-        let mut order: BTreeMap<&str, usize> = BTreeMap::new();
-        for (place, (film, _)) in films.iter().enumerate() {
-            order.entry(&film.instance.study_uid).or_insert(place);
-        }
-        let mut sorted: Vec<(usize, usize)> = films
-            .iter()
-            .enumerate()
-            .map(|(place, (film, _))| (order[film.instance.study_uid.as_str()], usize::MAX - place))
-            .collect();
-        sorted.sort_unstable();
-        let rows: Vec<&Value> = sorted.iter().map(|(_, place)| &rows[usize::MAX - place]).collect();
         Ok(Json(json!({
             "reader": reader,
             "labels": node.config.reading.labels,
@@ -217,14 +203,11 @@ pub(super) async fn evidence(
         let reader = reader(node, &actor, &headers)?;
         let (_, job) = find(node, &id)?;
         let state = node.store.annotation(&id, &reader)?.map(|saved| saved.annotation.state);
-        let path = node.spool.path(&Spool::results_name(&job.id)).join("evidence.png");
-        if !sees_model(node, state) || !path.is_file() {
-            return Err(Problem::not_found("picture of evidence"));
+        let none = || Problem::not_found("picture of evidence");
+        if !sees_model(node, state) {
+            return Err(none());
         }
-        let bytes = std::fs::read(&path).map_err(|error| {
-            node.warn(&format!("{}: {error}", path.display()));
-            Problem::internal()
-        })?;
+        let bytes = result_file(node, &job, "evidence.png")?.ok_or_else(none)?;
         Ok(([(CONTENT_TYPE, "image/png")], bytes))
     })
     .await

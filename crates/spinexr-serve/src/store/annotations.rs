@@ -1,7 +1,7 @@
 //! Readings: one of each reader for each film, with a version that grows with every change.
 
 use super::Store;
-use crate::annotation::Annotation;
+use crate::annotation::{Annotation, AnnotationState};
 use crate::clock::now_ms;
 use crate::error::ServeError;
 use rusqlite::{OptionalExtension, Row, TransactionBehavior};
@@ -82,10 +82,14 @@ impl Store {
     ///
     /// # Errors
     /// [`ServeError::Store`].
-    pub fn annotation_states(&self, reader: &str) -> Result<HashMap<String, String>, ServeError> {
+    pub fn annotation_states(&self, reader: &str) -> Result<HashMap<String, AnnotationState>, ServeError> {
         let connection = self.connection();
         let mut statement = connection.prepare("SELECT film, state FROM annotations WHERE reader = ?1")?;
-        let rows = statement.query_map([reader], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let read = |row: &Row<'_>| {
+            let state: String = row.get(1)?;
+            Ok((row.get(0)?, AnnotationState::from_name(&state).unwrap_or(AnnotationState::Draft)))
+        };
+        let rows = statement.query_map([reader], read)?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 }
@@ -111,7 +115,6 @@ mod tests {
     use super::super::tests::store;
     use super::*;
     use crate::annotation::tests::annotation;
-    use crate::annotation::{Annotation, AnnotationState};
 
     fn with_film() -> (tempfile::TempDir, Store) {
         let (dir, store) = store();
@@ -143,7 +146,7 @@ mod tests {
         let all = store.annotations(Some("f")).unwrap();
         assert_eq!(all.iter().map(|s| s.reader.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(store.annotations(None).unwrap(), all);
-        assert_eq!(store.annotation_states("a").unwrap()["f"], "draft");
+        assert_eq!(store.annotation_states("a").unwrap()["f"].name(), "draft");
         assert!(store.save_annotation("unknown", "a", 0, &first).is_err());
     }
 

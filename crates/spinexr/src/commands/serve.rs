@@ -165,8 +165,11 @@ struct FilmReader {
 
 impl FilmReader {
     fn load(bundles: &[Bundle], args: &Args, config: &Config, global: &Global) -> Result<Self, CommandError> {
+        let device = spinexr_infer::parse_device(&args.device).map_err(usage)?;
+        let explainer = || Explainer::load(bundles, &device, Limits::default(), 0);
+        let explainer = args.explain.then(explainer).transpose().map_err(usage)?;
         let options = PipelineOptions {
-            device: spinexr_infer::parse_device(&args.device).map_err(usage)?,
+            device,
             engine: Engine::Native,
             // Films come one at a time; more are read at once by more workers.
             threads: (global.thread_count() / config.queue.workers).max(1),
@@ -175,13 +178,6 @@ impl FilmReader {
         };
         let pipeline = Pipeline::load(bundles, options).map_err(usage)?;
         let min_score = pipeline.decision().map_or(0.0, |d| d.display_score as f32);
-        let explainer = match args.explain {
-            true => {
-                let device = spinexr_infer::parse_device(&args.device).map_err(usage)?;
-                Some(Explainer::load(bundles, &device, Limits::default(), 0).map_err(usage)?)
-            }
-            false => None,
-        };
         let report_class = match args.sr_class {
             SrClass::Comprehensive3d => ReportClass::Comprehensive3d,
             SrClass::Comprehensive => ReportClass::Comprehensive,
@@ -272,10 +268,7 @@ fn png(picture: DynamicImage) -> Result<Vec<u8>, ReadFailure> {
 fn render(path: &Path, frame: u32) -> Result<Vec<u8>, ReadFailure> {
     let options = ReadOptions { frame, ..ReadOptions::default() };
     let film = read_film(path, &options).map_err(|error| ReadFailure::Film(of_film(path, &error)))?;
-    let mut bytes = Cursor::new(vec![]);
-    let written = display_picture(&film).write_to(&mut bytes, ImageFormat::Png);
-    written.map_err(|error| ReadFailure::ForNow(error.to_string()))?;
-    Ok(bytes.into_inner())
+    png(display_picture(&film).into())
 }
 
 fn program(reader: FilmReader, bundles: &[Bundle]) -> Program {

@@ -115,8 +115,8 @@ fn classes(readings: &[SavedAnnotation], keep_categories: bool) -> anyhow::Resul
 }
 
 fn film(store: &Store, args: &Args, reading: &SavedAnnotation, classes: &ClassList) -> anyhow::Result<Film> {
-    let (row, _) =
-        store.film(&reading.film)?.with_context(|| format!("film {}: it is not there", reading.film))?;
+    let row =
+        store.instance(&reading.film)?.with_context(|| format!("film {}: it is not there", reading.film))?;
     let label = |name: &str| -> anyhow::Result<Label> {
         match name.parse::<Category>() {
             Ok(category) if classes.is_vindr() => Ok(category.finding().label()),
