@@ -9,8 +9,9 @@ pub fn pause_ms(first_ms: u64, most_ms: u64, attempt: u32, what: &str) -> u64 {
     let doubled = first_ms.saturating_mul(1_u64.checked_shl(attempt.saturating_sub(1)).unwrap_or(u64::MAX));
     let whole = doubled.min(most_ms);
     let hash = Sha256::digest(format!("{what} {attempt}").as_bytes());
-    let share = u64::from(u16::from_be_bytes([hash[0], hash[1]]));
-    whole / 2 + (whole - whole / 2) * share / u64::from(u16::MAX)
+    let share = u128::from(u16::from_be_bytes([hash[0], hash[1]]));
+    let rest = u128::from(whole - whole / 2) * share / u128::from(u16::MAX);
+    whole / 2 + rest as u64
 }
 
 #[cfg(test)]
@@ -27,10 +28,9 @@ mod tests {
                 assert_eq!(pause, pause_ms(1000, 60_000, attempt, what));
             }
         }
-        assert_eq!(
-            pause_ms(u64::MAX, u64::MAX, 64, "a").max(u64::MAX / 2),
-            pause_ms(u64::MAX, u64::MAX, 64, "a")
-        );
+        for attempt in [1, 64, 65, u32::MAX] {
+            assert!(pause_ms(u64::MAX, u64::MAX, attempt, "a") >= u64::MAX / 2, "{attempt}");
+        }
     }
 
     #[test]

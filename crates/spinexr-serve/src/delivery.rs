@@ -14,8 +14,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Longest sleep without being woken.
-const NAP: Duration = Duration::from_secs(5);
 const HOUR_MS: i64 = 3_600_000;
 
 /// How an object reaches a destination.
@@ -52,7 +50,7 @@ fn run(node: &Node, name: &str, mut sender: Sender) {
             Ok(wait) => wait,
             Err(error) => {
                 node.warn(&format!("sending to {name}: {error}"));
-                Some(NAP)
+                Some(node.nap())
             }
         };
         match wait {
@@ -85,7 +83,7 @@ fn send_next(
         Ok(delivery) => delivery,
         Err(due) => {
             *failures = 0;
-            return Ok(Some(due.map_or(NAP, |ms| Duration::from_millis(ms as u64).min(NAP))));
+            return Ok(Some(node.nap_until(due)));
         }
     };
     let result = match node.store.instance(&delivery.instance)? {

@@ -1,5 +1,6 @@
 //! What stops the service, or one of its parts.
 
+use crate::store::StoreError;
 use std::path::PathBuf;
 
 /// An error of the service itself. What is wrong with a film that was sent is a [`crate::ingest::Refused`].
@@ -16,7 +17,7 @@ pub enum ServeError {
     },
     /// The job store refused.
     #[error("job store: {0}")]
-    Store(#[from] rusqlite::Error),
+    Store(#[from] StoreError),
     /// The data folder was made by another version of the program.
     #[error("{}: the job store has version {found}, this program reads {expected}", path.display())]
     Version {

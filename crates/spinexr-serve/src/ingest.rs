@@ -8,10 +8,9 @@ use crate::audit::Act;
 use crate::clock::now_ms;
 use crate::error::ServeError;
 use crate::node::Node;
-use crate::spool::{content_id, job_id};
+use crate::spool::{Spool, content_id, job_id};
 use crate::store::{Accepted, InstanceKind, InstanceRow};
 use spinexr_dicom::{ReadError, read_instance, read_size};
-use std::sync::PoisonError;
 use tempfile::NamedTempFile;
 
 /// Why a film was not taken.
@@ -144,31 +143,19 @@ fn examine(node: &Node, mut received: NamedTempFile, expected: &Expected) -> Res
     let bytes = received.as_file().metadata().map_err(ServeError::io(&path))?.len();
     let job = job_id(&film, &node.model.hash);
     received.as_file().sync_all().map_err(ServeError::io(&path))?;
-    // From here on one at a time, retention too: no other may take away the file that this one's row will name.
-    let _one = node.intake.lock().unwrap_or_else(PoisonError::into_inner);
-    // Known content is not written again: its file may be being read.
-    let name = match node.store.instance(&film)? {
-        Some(known) => known.path,
-        None => node.spool.keep_film(received, &film)?,
-    };
     let row = InstanceRow {
-        id: film,
         kind: InstanceKind::Film,
         job: None,
-        path: name,
+        path: Spool::film_name(&film),
+        id: film,
         bytes,
         received_ms: now_ms(),
         instance,
     };
-    let accepted = node.store.accept(&row, &job, &node.model.hash, node.config.queue.max_waiting)?;
-    match accepted {
+    let keep = || node.spool.keep_film(received, &row.id);
+    match node.store.accept(&row, &job, &node.model.hash, node.config.queue.max_waiting, keep)? {
         Some(accepted) => Ok(Taken { accepted, row }),
-        None => {
-            if node.store.instance(&row.id)?.is_none() {
-                node.spool.remove(std::slice::from_ref(&row.path), &[])?;
-            }
-            Err(Refused::Full("too many films are waiting"))
-        }
+        None => Err(Refused::Full("too many films are waiting")),
     }
 }
 

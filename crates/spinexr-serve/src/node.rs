@@ -13,10 +13,9 @@ use crate::reader::{Model, ReadFilm, RenderFilm};
 use crate::signal::Signal;
 use crate::spool::Spool;
 use crate::store::Store;
-use crate::{delivery, retention, worker};
+use crate::{delivery, heartbeat, retention, worker};
 use spinexr_dicom::Limits;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,11 +61,13 @@ pub struct Node {
     pub(crate) films: Signal,
     /// Rings when results wait to be sent.
     pub(crate) results: Signal,
-    /// Held while a film's file and row come or go together.
-    pub(crate) intake: Mutex<()>,
     /// When the minute began in which strangers' attempts are counted, and how many there were.
     strangers: Mutex<(Instant, u32)>,
 }
+
+/// Longest sleep without being woken; what another node put into the store wakes nobody here.
+const NAP: Duration = Duration::from_secs(5);
+const SHARED_NAP: Duration = Duration::from_secs(1);
 
 /// Most lines a minute about attempts of strangers: what anyone can cause must not fill the disk.
 const STRANGERS_A_MINUTE: u32 = 60;
@@ -91,6 +92,16 @@ impl Node {
             1..=STRANGERS_A_MINUTE => self.note(act),
             _ => Ok(()),
         }
+    }
+
+    /// Longest sleep of a thread that has nothing to do.
+    pub(crate) fn nap(&self) -> Duration {
+        if self.store.is_shared() { SHARED_NAP } else { NAP }
+    }
+
+    /// Sleep until something is due, in so many ms.
+    pub(crate) fn nap_until(&self, due: Option<i64>) -> Duration {
+        due.map_or(self.nap(), |ms| Duration::from_millis(ms.max(0) as u64).min(self.nap()))
     }
 
     pub(crate) fn info(&self, message: &str) {
@@ -122,8 +133,8 @@ impl Server {
     /// Any [`ServeError`].
     pub fn start(config: Config, program: Program) -> Result<Self, ServeError> {
         config.check()?;
-        let spool = Spool::open(&config.data_dir)?;
-        let store = Store::open(&spool.store_path())?;
+        let spool = Spool::open(&config)?;
+        let store = Store::of(&config)?;
         let audit = Audit::open(&spool.audit_path())?;
         verify_end(&spool.audit_path(), &store.audit_head()?)?;
         // Ports before any work begins: a second service on the same ports fails at once.
@@ -143,7 +154,6 @@ impl Server {
             program,
             films: Signal::default(),
             results: Signal::default(),
-            intake: Mutex::new(()),
             strangers: Mutex::new((Instant::now(), 0)),
             config,
         });
@@ -164,6 +174,9 @@ impl Server {
             threads.push(worker::start(&node, number)?);
         }
         threads.push(retention::start(&node)?);
+        if node.store.is_shared() {
+            threads.push(heartbeat::start(&node)?);
+        }
         let http = http::start(&node, http_listener)?;
         node.note(&Act { action: "node.started", actor: "node", object: &node.model.hash, outcome: "ok" })?;
         Ok(Self { node, threads, http, http_address, dicom_address })
@@ -195,14 +208,14 @@ impl Server {
     }
 }
 
-/// Checks the audit log of a data folder: its chain, and that its end is the one the job store remembers.
+/// Checks the audit log of a node: its chain, and that its end is the one the job store remembers.
 ///
 /// # Errors
 /// [`ServeError::Audit`] names the first line that does not hold.
-pub fn verify_audit(data_dir: &Path) -> Result<Head, ServeError> {
-    let log = data_dir.join("audit.jsonl");
+pub fn verify_audit(config: &Config) -> Result<Head, ServeError> {
+    let log = config.data_dir.join("audit.jsonl");
     let head = verify(&log)?;
-    verify_end(&log, &Store::open(&data_dir.join("jobs.sqlite"))?.audit_head()?)?;
+    verify_end(&log, &Store::of(config)?.audit_head()?)?;
     Ok(head)
 }
 
@@ -212,15 +225,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 
 /// Puts things in order after the last process, however it ended.
 fn recover(node: &Node) -> Result<(), ServeError> {
+    let failed = node.store.recover(heartbeat::recovery(node))?;
+    heartbeat::report(node, &failed)?;
+    heartbeat::beat(node)?;
     let swept = node.spool.sweep(&node.store)?;
     if swept > 0 {
         node.info(&format!("{swept} unfinished files of the last run removed"));
-    }
-    let queue = &node.config.queue;
-    for job in node.store.recover_jobs(queue.max_interruptions, queue.backoff_ms)? {
-        node.warn(&format!("job {job} failed: the process ended each time its film was being read"));
-        let outcome = "the process ended each time";
-        node.note(&Act { action: "film.read", actor: "node", object: &job, outcome })?;
     }
     let names: Vec<&str> = node.config.destinations.iter().map(|d| d.name.as_str()).collect();
     let given_up = node.store.fail_deliveries_except(&names)?;

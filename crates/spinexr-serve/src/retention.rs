@@ -4,7 +4,8 @@ use crate::audit::Act;
 use crate::clock::now_ms;
 use crate::error::ServeError;
 use crate::node::{Node, spawn};
-use std::sync::{Arc, PoisonError};
+use crate::store::Removed;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,9 +37,10 @@ pub(crate) fn sweep(node: &Node) -> Result<u64, ServeError> {
     let before = (limits.days > 0).then(|| now_ms() - i64::from(limits.days) * DAY_MS);
     let mut films = 0;
     loop {
-        let _one = node.intake.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(removed) = node.store.remove_oldest(before, limits.max_bytes)? else { return Ok(films) };
-        node.spool.remove(&removed.paths, &removed.jobs)?;
+        let delete = |removed: &Removed| node.spool.remove(&removed.paths, &removed.jobs);
+        let Some(removed) = node.store.remove_oldest(before, limits.max_bytes, delete)? else {
+            return Ok(films);
+        };
         node.note(&Act { action: "film.removed", actor: "node", object: &removed.film, outcome: "ok" })?;
         films += 1;
     }

@@ -10,7 +10,7 @@ use crate::error::ServeError;
 use crate::node::{Node, spawn};
 use crate::reader::{ReadFailure, Reading};
 use crate::spool::{Spool, content_id};
-use crate::store::{Finished, InstanceKind, InstanceRow, Job};
+use crate::store::{Finished, InstanceKind, InstanceRow, Job, Summary};
 use spinexr_core::whole_file;
 use spinexr_dicom::read_instance;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,42 +18,37 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longest sleep without being woken.
-const NAP: Duration = Duration::from_secs(5);
-
 pub(crate) fn start(node: &Arc<Node>, number: usize) -> Result<JoinHandle<()>, ServeError> {
-    spawn(node, &format!("reader-{number}"), |node| {
-        let mut held = None;
+    spawn(node, &format!("reader-{number}"), move |node| {
         while !node.is_stopping() {
             let round = node.films.round();
-            match work_once(node, &mut held) {
+            match work_once(node, number as u32) {
                 Ok(Some(wait)) => node.films.wait(round, wait),
                 Ok(None) => {}
                 Err(error) => {
                     node.warn(&format!("reading films: {error}"));
-                    node.films.wait(round, NAP);
+                    node.films.wait(round, node.nap());
                 }
             }
         }
     })
 }
 
-/// Reads the next film. With none due, how long to wait. `held` is the job that is under way: where the store or the disk
-/// failed, not the film, it goes back into the queue before another is taken.
-fn work_once(node: &Node, held: &mut Option<String>) -> Result<Option<Duration>, ServeError> {
-    if let Some(job) = held.as_ref() {
-        node.store.release_job(job)?;
-        *held = None;
-    }
-    let job = match node.store.claim_job()? {
+/// Reads the next film. With none due, how long to wait.
+fn work_once(node: &Node, worker: u32) -> Result<Option<Duration>, ServeError> {
+    let job = match node.store.claim_job(worker)? {
         Ok(job) => job,
-        Err(due) => return Ok(Some(due.map_or(NAP, |ms| Duration::from_millis(ms as u64).min(NAP)))),
+        Err(due) => return Ok(Some(node.nap_until(due))),
     };
-    *held = Some(job.id.clone());
     let start = Instant::now();
     let finished = read(node, &job)?;
-    node.store.finish_job(&job.id, &finished)?;
-    *held = None;
+    if !node.store.finish_job(&job.id, &finished)? {
+        node.warn(&format!(
+            "job {} was taken over by another node: this one was not heard of in time",
+            job.id
+        ));
+        return Ok(None);
+    }
     let outcome = match &finished {
         Finished::Done { .. } => "ok",
         Finished::Again { error, .. } | Finished::Failed { error } => error,
@@ -127,5 +122,10 @@ fn keep(node: &Node, job: &Job, reading: &Reading) -> Result<Finished, ServeErro
             instance,
         });
     }
-    Ok(Finished::Done { objects, deliveries })
+    let summary = Summary {
+        image: reading.record.image.clone(),
+        p_abnormal: reading.record.p_abnormal,
+        threshold: reading.record.threshold,
+    };
+    Ok(Finished::Done { objects, deliveries, summary })
 }

@@ -151,7 +151,7 @@ fn a_film_becomes_results_in_every_form() {
         assert!(!metrics.contains(secret), "metrics hold {secret}");
     }
     service.server.take().unwrap().stop();
-    let head = verify_audit(service.dir.path()).unwrap();
+    let head = verify_audit(&config(service.dir.path())).unwrap();
     assert!(head.seq >= 7);
     let log = std::fs::read_to_string(service.dir.path().join("audit.jsonl")).unwrap();
     for secret in ["SYNTHETIC", "\"P1", &film(1).study_uid, &film(1).sop_instance_uid] {
@@ -279,7 +279,7 @@ fn what_is_no_film_is_refused_with_its_reason() {
     );
     // Nothing of all that was kept.
     let kept = std::fs::read_dir(service.dir.path().join("spool/films")).unwrap().count();
-    let half = std::fs::read_dir(service.dir.path().join("spool/incoming")).unwrap().count();
+    let half = std::fs::read_dir(service.dir.path().join("spool/incoming/local")).unwrap().count();
     assert_eq!((kept, half), (0, 0));
 }
 

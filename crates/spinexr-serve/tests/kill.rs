@@ -4,15 +4,16 @@
 
 mod common;
 
-use common::{Receiver, agent, config, film, film_file, program, report_uid, stow_to, wait_until};
+use common::{
+    Receiver, agent, config, film, film_file, program, report_uid, start_process, stow_to, wait_until,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spinexr_serve::store::{DeliveryState, JobState, Store};
 use spinexr_serve::{Server, verify_audit};
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,17 +48,10 @@ fn process_to_be_killed() {
 
 /// Starts the process; gives it and its address.
 fn start(folder: &Path, receiver: &Receiver) -> (Child, String) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "process_to_be_killed", "--nocapture"])
-        .env("SPINEXR_SERVE_KILL_FOLDER", folder)
-        .env("SPINEXR_SERVE_KILL_RECEIVER", receiver.address.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let address = lines.find_map(|line| line.unwrap().strip_prefix("listening ").map(str::to_owned));
-    // The pipe stays open as long as its reading end is; the process prints nothing more.
-    (child, address.expect("the process starts"))
+    let receiver = receiver.address.to_string();
+    let environment =
+        [("SPINEXR_SERVE_KILL_FOLDER", folder.to_str().unwrap()), ("SPINEXR_SERVE_KILL_RECEIVER", &receiver)];
+    start_process("process_to_be_killed", &environment)
 }
 
 #[test]
@@ -122,7 +116,7 @@ fn kills_lose_nothing_and_send_nothing_anew() {
     // Only an answer that a kill cut off is asked for again: at most one for every kill.
     assert!(copies <= usize::from(FILMS) + KILLS, "{copies} copies");
 
-    let store = Store::open(&dir.path().join("jobs.sqlite")).unwrap();
+    let store = Store::of(&config(dir.path())).unwrap();
     assert_eq!(store.count_jobs(JobState::Done).unwrap(), u64::from(FILMS));
     for state in [JobState::Waiting, JobState::Running, JobState::Failed] {
         assert_eq!(store.count_jobs(state).unwrap(), 0, "{state:?}");
@@ -130,7 +124,7 @@ fn kills_lose_nothing_and_send_nothing_anew() {
     let delivered = vec![("archive".to_owned(), DeliveryState::Delivered, u64::from(FILMS))];
     assert_eq!(store.count_deliveries().unwrap(), delivered);
     drop(store);
-    verify_audit(dir.path()).unwrap();
+    verify_audit(&config(dir.path())).unwrap();
     // A last start in good order: nothing is left to do, and nothing is sent.
     let (child, _) = start(dir.path(), &receiver);
     let mut child = child;

@@ -6,14 +6,16 @@ mod common;
 use common::{agent, config, film_file, program, wait_until};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use spinexr_core::hex;
+use spinexr_core::{Detection, Finding, hex};
+use spinexr_dicom::results::{Algorithm, ResultOptions, SourceFilm, structured_report};
 use spinexr_serve::config::{Role, ShowModel, Token};
 use spinexr_serve::{Config, Server};
+use std::path::Path;
 
 struct Service {
     server: Server,
     agent: ureq::Agent,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// What comes with a request: reader's name, token.
@@ -32,7 +34,7 @@ impl Service {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(folder.path());
         change(&mut config);
-        Self { server: Server::start(config, program()).unwrap(), agent: agent(), _folder: folder }
+        Self { server: Server::start(config, program()).unwrap(), agent: agent(), folder }
     }
 
     fn url(&self, path: &str) -> String {
@@ -171,6 +173,8 @@ fn readers_are_blind_until_they_are_done_and_can_be_compared() {
     assert!((agreement["boxes"]["mean_iou"].as_f64().unwrap() - 0.75).abs() < 1e-6);
     assert_eq!(agreement["abnormal"]["counts"], json!({ "both": 1, "first": 1, "second": 0, "neither": 0 }));
     let strict = service.get("/api/v1/reading/agreement?iou=0.8", reader("")).1;
+    let refused = service.get("/api/v1/reading/agreement?iou=much", reader(""));
+    assert_eq!((refused.0, &refused.1["type"]), (400, &json!("urn:spinexr:problem:bad-request")));
     assert_eq!(strict["pairs"][0]["agreement"]["boxes"]["matched"], 0);
     for query in ["?iou=0", "?iou=2", "?iou=x", "?what=1"] {
         assert_eq!(service.get(&format!("/api/v1/reading/agreement{query}"), reader("")).0, 400, "{query}");
@@ -253,4 +257,76 @@ fn the_page_is_served_and_loads_nothing_from_elsewhere() {
     }
     assert_eq!(service.agent.get(service.url("/reader/other.js")).call().unwrap().status(), 404);
     service.server.stop();
+}
+
+/// A report on film `number`, with these boxes and their confidences.
+fn report(number: u16, boxes: &[([f32; 4], f32)]) -> Vec<u8> {
+    let limits = Default::default();
+    let source = SourceFilm::from_bytes(Path::new("film"), film_file(number), &limits).unwrap();
+    let boxes: Vec<Detection> = boxes
+        .iter()
+        .map(|(xyxy, score)| Detection {
+            label: Finding::Osteophytes.label(),
+            score: *score,
+            xyxy: (*xyxy).into(),
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("film.dcm");
+    std::fs::write(&path, film_file(number)).unwrap();
+    let mut record = common::read(&path).unwrap().record;
+    record.boxes_before_gate.clone_from(&boxes);
+    record.boxes = boxes;
+    let by = Algorithm {
+        name: "test model".into(),
+        version: "1".into(),
+        model_hash: "0".repeat(64),
+        weights_sha256: "0".repeat(64),
+        config_hash: "0".repeat(64),
+        parameters: "none".into(),
+        software_version: "0".into(),
+    };
+    structured_report(&source, &record, &by, &ResultOptions::default()).unwrap().file().to_vec()
+}
+
+#[test]
+fn a_corrected_report_becomes_the_readers_reading() {
+    let service = Service::start(|_| {});
+    let film = service.film(1, "");
+    let send = |body: &[u8], query: &str, who: &str| {
+        let url = service.url(&format!("/api/v1/reading/reports{query}"));
+        let request = service.agent.post(url).header("X-Reader", who).content_type("application/dicom");
+        let mut response = request.send(body).unwrap();
+        let body = response.body_mut().read_to_vec().unwrap();
+        (response.status().as_u16(), serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    let reading = || service.get(&format!("/api/v1/reading/films/{film}"), reader("a")).1;
+
+    let one = report(1, &[([1.0, 0.5, 3.25, 2.0], 0.75)]);
+    assert_eq!(
+        send(&one, "", "a"),
+        (200, json!({ "films": [{ "film": film, "version": 1 }], "refused": [] }))
+    );
+    let found = reading();
+    assert_eq!(found["reading"]["state"], "complete");
+    assert_eq!(found["reading"]["boxes"][0]["label"], "Osteophytes");
+    assert_eq!(found["reading"]["boxes"][0]["xyxy"], json!([1.0, 0.5, 3.25, 2.0]));
+    assert_eq!(found["reading"]["boxes"][0]["origin"], "model");
+
+    // What is there stays, unless replacing it is asked for.
+    let none = report(1, &[]);
+    assert_eq!(send(&none, "", "a").0, 409);
+    assert_eq!(reading()["version"], 1);
+    assert_eq!(send(&none, "?replace=true", "a").1["films"][0]["version"], 2);
+    assert_eq!(reading()["reading"]["no_finding"], true);
+    assert_eq!(send(&one, "", "b").0, 200, "another reader has none yet");
+
+    assert_eq!(send(&report(2, &[]), "", "a").0, 404, "a film that was never sent");
+    assert_eq!(send(&film_file(1), "", "c").0, 422, "no report");
+    assert_eq!(send(b"no DICOM", "", "c").0, 422);
+    assert_eq!(send(&one, "", "no reader").0, 400);
+    assert_eq!(send(&one, "?replace=perhaps", "a").0, 400);
+    assert_eq!(send(&vec![0; 9 << 20], "", "a").0, 413);
+    let refused = send(&report(2, &[]), "", "a").1.to_string();
+    assert!(!refused.contains(service.folder.path().to_str().unwrap()), "{refused}");
 }

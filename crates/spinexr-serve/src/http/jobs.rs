@@ -44,7 +44,7 @@ impl Page {
 }
 
 /// A query, or what is wrong with it.
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query.map(|Query(q)| q).map_err(|error| Problem::bad_request(error.body_text()))
 }
 

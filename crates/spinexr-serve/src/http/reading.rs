@@ -5,16 +5,17 @@
 
 use super::App;
 use super::access::Actor;
-use super::jobs::result_file;
+use super::jobs::{query, result_file};
 use super::problem::Problem;
 use crate::annotation::{Annotation, AnnotationState, compare, is_reader_name};
 use crate::audit::Act;
 use crate::config::ShowModel;
+use crate::correction::{self, Correction, CorrectionError};
 use crate::node::Node;
 use crate::spool::Spool;
-use crate::store::{InstanceRow, Job, JobState, SavedAnnotation};
+use crate::store::{InstanceRow, Job, JobState, SavedAnnotation, Summary};
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::header::{CONTENT_TYPE, IF_MATCH};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -23,6 +24,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spinexr_core::FilmPrediction;
+use spinexr_dicom::results::read_report_from;
 use spinexr_dicom::{Policy, ReadOptions, read_viewer_pixels};
 use std::collections::HashMap;
 
@@ -68,19 +70,28 @@ fn sees_model(node: &Node, state: Option<AnnotationState>) -> bool {
     }
 }
 
+/// What lists show of a job's record.
+fn summary(node: &Node, job: &Job) -> Result<Option<Summary>, Problem> {
+    if job.summary.is_some() {
+        return Ok(job.summary.clone());
+    }
+    let record = record(node, job)?;
+    Ok(record.map(|r| Summary { image: r.image, p_abnormal: r.p_abnormal, threshold: r.threshold }))
+}
+
 /// What the list and the page of a film say of it.
-fn describe(film: &InstanceRow, job: &Job, record: Option<&FilmPrediction>) -> Value {
+fn describe(film: &InstanceRow, job: &Job, summary: Option<&Summary>) -> Value {
     json!({
         "id": film.id,
         "study": film.instance.study_uid,
         "study_date": film.instance.text("00080020"),
-        "image": record.map_or(&film.instance.sop_instance_uid, |r| &r.image),
+        "image": summary.map_or(&film.instance.sop_instance_uid, |s| &s.image),
         "body_part": film.instance.text("00180015"),
         "view": film.instance.text("00185101"),
         "state": job.state,
         "error": (job.state == JobState::Failed).then_some(&job.error),
-        "p_abnormal": record.and_then(|r| r.p_abnormal),
-        "threshold": record.and_then(|r| r.threshold),
+        "p_abnormal": summary.and_then(|s| s.p_abnormal),
+        "threshold": summary.and_then(|s| s.threshold),
     })
 }
 
@@ -103,8 +114,8 @@ pub(super) async fn films(
         let mut rows = vec![];
         for (film, job) in sorted {
             let mine = states.get(&film.id).copied();
-            let record = if sees_model(node, mine) { record(node, job)? } else { None };
-            let mut row = describe(film, job, record.as_ref());
+            let summary = if sees_model(node, mine) { summary(node, job)? } else { None };
+            let mut row = describe(film, job, summary.as_ref());
             row["reading"] = json!(mine);
             rows.push(row);
         }
@@ -145,7 +156,8 @@ pub(super) async fn film(
         let shown = sees_model(node, state);
         let record = if shown { record(node, &job)? } else { None };
         let evidence = node.spool.path(&Spool::results_name(&job.id)).join("evidence.png");
-        let mut answer = describe(&film, &job, record.as_ref());
+        let summary = if shown { summary(node, &job)? } else { None };
+        let mut answer = describe(&film, &job, summary.as_ref());
         answer["has_evidence"] = (shown && evidence.is_file()).into();
         answer["is_model_hidden"] = (!shown && job.state == JobState::Done).into();
         answer["record"] = json!(record);
@@ -253,6 +265,63 @@ pub(super) async fn save(
     .await
 }
 
+/// How a corrected report is taken over.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Corrections {
+    #[serde(default)]
+    replace: bool,
+}
+
+/// A structured report that was corrected in another viewer becomes the reader's own readings of its films.
+pub(super) async fn correct(
+    State(app): State<App>,
+    Extension(Actor(actor)): Extension<Actor>,
+    corrections: Result<Query<Corrections>, QueryRejection>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<impl IntoResponse, Problem> {
+    let replace = query(corrections)?.replace;
+    app.blocking(move |node| {
+        let reader = reader(node, &actor, &headers)?;
+        let body = body.map_err(|error| Problem::new(error.status(), "body", error.body_text()))?;
+        let name = std::path::Path::new("the report");
+        let report = read_report_from(name, body.to_vec(), &node.limits)
+            .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "report", error.to_string()))?;
+        let labels = &node.config.reading.labels[..];
+        let correction = Correction { reader: &reader, labels: Some(labels), replace };
+        let spool_dir = node.config.spool_dir();
+        let (mut taken, mut refused) = (vec![], vec![]);
+        for film in &report.films {
+            match correction::take(&node.store, &spool_dir, film, &correction) {
+                Ok(corrected) => {
+                    let outcome = format!("version {}, from a report", corrected.version);
+                    let object = &corrected.film;
+                    node.note(&Act { action: "reading.saved", actor: &actor, object, outcome: &outcome })?;
+                    taken.push(corrected);
+                }
+                Err(CorrectionError::Failed(error)) => return Err(error.into()),
+                Err(error) => refused.push(error),
+            }
+        }
+        let status = match (&taken[..], &refused[..]) {
+            (_, []) => StatusCode::OK,
+            ([], [CorrectionError::UnknownFilm { .. }]) => StatusCode::NOT_FOUND,
+            ([], [CorrectionError::ReadAlready { .. } | CorrectionError::Changed { .. }]) => {
+                StatusCode::CONFLICT
+            }
+            ([], [_]) => StatusCode::UNPROCESSABLE_ENTITY,
+            _ => StatusCode::MULTI_STATUS,
+        };
+        if let ([], [error]) = (&taken[..], &refused[..]) {
+            return Err(Problem::new(status, "reading", error.to_string()));
+        }
+        let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
+        Ok((status, Json(json!({ "films": taken, "refused": refused }))))
+    })
+    .await
+}
+
 /// How to compare readers.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -263,9 +332,9 @@ pub(super) struct Comparison {
 /// Agreement of every two readers on the films that both have completed.
 pub(super) async fn agreements(
     State(app): State<App>,
-    Query(comparison): Query<Comparison>,
+    comparison: Result<Query<Comparison>, QueryRejection>,
 ) -> Result<Json<Value>, Problem> {
-    let iou = comparison.iou.unwrap_or(IOU);
+    let iou = query(comparison)?.iou.unwrap_or(IOU);
     if !(iou > 0.0 && iou <= 1.0) {
         return Err(Problem::bad_request(format!("iou: expected above 0 to 1, got {iou}")));
     }

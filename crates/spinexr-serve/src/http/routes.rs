@@ -24,6 +24,8 @@ const ADMIN: Access = Access::Any(&[]);
 
 /// Longest reading that is taken; a thousand boxes are a fifth of it.
 const MAX_READING_BYTES: usize = 1 << 20;
+/// Longest structured report that is taken.
+const MAX_REPORT_BYTES: usize = 8 << 20;
 
 /// One entry of the table.
 pub(super) struct Route {
@@ -86,6 +88,8 @@ pub(super) fn table() -> Vec<Route> {
     on_post("/api/v1/deliveries/{delivery}/retry", ADMIN, post(jobs::retry_delivery));
     on_post("/dicom-web/studies", SUBMIT, post(dicomweb::store));
     on_post("/dicom-web/studies/{study}", SUBMIT, post(dicomweb::store));
+    let handler = post(reading::correct).layer(DefaultBodyLimit::max(MAX_REPORT_BYTES));
+    table.push(Route { method: "post", path: "/api/v1/reading/reports", access: ANNOTATE, handler });
     let reading = "/api/v1/reading/films/{film}/reading";
     let handler = put(reading::save).layer(DefaultBodyLimit::max(MAX_READING_BYTES));
     table.push(Route { method: "put", path: reading, access: ANNOTATE, handler });

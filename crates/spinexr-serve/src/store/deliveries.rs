@@ -5,9 +5,9 @@
 //! and then it is the same bytes under the same SOP Instance UID, which a receiver keeps once.
 
 use super::Store;
+use super::sql::{Row, Session, StoreError, Value};
 use crate::clock::now_ms;
 use crate::error::ServeError;
-use rusqlite::{OptionalExtension, Row};
 use serde::Serialize;
 
 /// Where a delivery stands.
@@ -86,25 +86,42 @@ pub enum Sent {
 }
 
 impl Store {
-    /// The next delivery to a destination that is due. With none due, how long until one is, ms.
+    /// The next delivery to a destination that is due, which this node is now sending. With none due, how long until one is,
+    /// ms.
     ///
     /// # Errors
     /// [`ServeError::Store`].
     pub fn next_delivery(&self, destination: &str) -> Result<Result<Delivery, Option<i64>>, ServeError> {
+        // The only node of a store need not say what it sends.
+        match self.is_shared() {
+            true => self.database.write(|sql| {
+                let next = self.look(sql, destination)?;
+                if let Ok(delivery) = &next {
+                    let claim = "UPDATE deliveries SET node = ?2 WHERE id = ?1";
+                    sql.execute(claim, &[delivery.id.into(), (&self.node).into()])?;
+                }
+                Ok(next)
+            }),
+            false => self.database.read(|sql| self.look(sql, destination)),
+        }
+    }
+
+    /// The next delivery that no other node is sending.
+    fn look(
+        &self,
+        sql: &mut Session<'_>,
+        destination: &str,
+    ) -> Result<Result<Delivery, Option<i64>>, StoreError> {
         let now = now_ms();
-        let connection = self.connection();
         let statement = format!(
-            "SELECT {COLUMNS}, due_ms FROM deliveries WHERE state = 'waiting' AND destination = ?1 ORDER BY due_ms, id \
-             LIMIT 1"
+            "SELECT {COLUMNS}, due_ms FROM deliveries WHERE state = 'waiting' AND destination = ?1 \
+             AND (node IS NULL OR node = ?2) ORDER BY due_ms, id LIMIT 1"
         );
-        let next = connection
-            .query_row(&statement, [destination], |row| Ok((read(row)?, row.get::<_, i64>(9)?)))
-            .optional()?;
-        Ok(match next {
-            Some((delivery, due_ms)) if due_ms <= now => Ok(delivery),
-            Some((_, due_ms)) => Err(Some(due_ms - now)),
-            None => Err(None),
-        })
+        let Some(row) = sql.row(&statement, &[destination.into(), (&self.node).into()])? else {
+            return Ok(Err(None));
+        };
+        let due_ms: i64 = row.get(9)?;
+        Ok(if due_ms <= now { Ok(read(&row)?) } else { Err(Some(due_ms - now)) })
     }
 
     /// Writes down how an attempt ended.
@@ -118,24 +135,41 @@ impl Store {
             Sent::Again { error, due_ms } => (DeliveryState::Waiting, *due_ms, None, Some(error)),
             Sent::Failed { error } => (DeliveryState::Failed, now, Some(now), Some(error)),
         };
-        self.connection().execute(
-            "UPDATE deliveries SET state = ?2, attempts = attempts + 1, due_ms = ?3, finished_ms = ?4, error = ?5 \
-             WHERE id = ?1 AND state = 'waiting'",
-            (id, state.name(), due_ms, finished_ms, error),
-        )?;
-        Ok(())
+        // A delivery that another node took over, as this one was held for dead, is that one's to note; but what has arrived
+        // has arrived.
+        let statement = "UPDATE deliveries SET state = ?2, attempts = attempts + 1, due_ms = ?3, finished_ms = ?4, \
+                         error = ?5, node = NULL WHERE id = ?1 AND state = 'waiting' \
+                         AND (node IS NULL OR node = ?6 OR ?2 = 'delivered')";
+        let values: [Value; 6] = [
+            id.into(),
+            state.name().into(),
+            due_ms.into(),
+            finished_ms.into(),
+            error.into(),
+            (&self.node).into(),
+        ];
+        self.database.write(|sql| {
+            sql.execute(statement, &values)?;
+            Ok(())
+        })
     }
 
     /// Gives up what waits for destinations that are not configured any more; says how many.
     ///
     /// # Errors
     /// [`ServeError::Store`].
-    pub fn fail_deliveries_except(&self, destinations: &[&str]) -> Result<usize, ServeError> {
-        let list = serde_json::to_string(destinations).expect("names are plain data");
-        let statement = "UPDATE deliveries SET state = 'failed', finished_ms = ?2, \
-                         error = 'the destination is not configured any more' \
-                         WHERE state = 'waiting' AND destination NOT IN (SELECT value FROM json_each(?1))";
-        Ok(self.connection().execute(statement, (list, now_ms()))?)
+    pub fn fail_deliveries_except(&self, destinations: &[&str]) -> Result<u64, ServeError> {
+        let mut values: Vec<Value> = vec![now_ms().into()];
+        let mut condition = String::new();
+        for name in destinations {
+            values.push((*name).into());
+            condition += &format!(" AND destination <> ?{}", values.len());
+        }
+        let statement = format!(
+            "UPDATE deliveries SET state = 'failed', finished_ms = ?1, \
+             error = 'the destination is not configured any more' WHERE state = 'waiting'{condition}"
+        );
+        self.database.write(|sql| Ok(sql.execute(&statement, &values)?))
     }
 
     /// A dead letter is tried again. False where there is no such delivery, or it has not failed.
@@ -145,7 +179,7 @@ impl Store {
     pub fn retry_delivery(&self, id: i64) -> Result<bool, ServeError> {
         let statement = "UPDATE deliveries SET state = 'waiting', attempts = 0, due_ms = ?2, created_ms = ?2, \
                          finished_ms = NULL WHERE id = ?1 AND state = 'failed'";
-        Ok(self.connection().execute(statement, (id, now_ms()))? > 0)
+        self.database.write(|sql| Ok(sql.execute(statement, &[id.into(), now_ms().into()])? > 0))
     }
 
     /// The deliveries of a job.
@@ -153,11 +187,8 @@ impl Store {
     /// # Errors
     /// [`ServeError::Store`].
     pub fn deliveries_of(&self, job: &str) -> Result<Vec<Delivery>, ServeError> {
-        let connection = self.connection();
-        let mut statement =
-            connection.prepare(&format!("SELECT {COLUMNS} FROM deliveries WHERE job = ?1 ORDER BY id"))?;
-        let rows = statement.query_map([job], read)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let statement = format!("SELECT {COLUMNS} FROM deliveries WHERE job = ?1 ORDER BY id");
+        self.database.read(|sql| sql.rows(&statement, &[job.into()])?.iter().map(read).collect())
     }
 
     /// Deliveries, the newest first, of one state or all.
@@ -171,12 +202,10 @@ impl Store {
         offset: u32,
     ) -> Result<Vec<Delivery>, ServeError> {
         let statement = format!(
-            "SELECT {COLUMNS} FROM deliveries WHERE ?1 IS NULL OR state = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3"
+            "SELECT {COLUMNS} FROM deliveries WHERE state = ?1 OR ?1 IS NULL ORDER BY id DESC LIMIT ?2 OFFSET ?3"
         );
-        let connection = self.connection();
-        let mut statement = connection.prepare(&statement)?;
-        let rows = statement.query_map((state.map(DeliveryState::name), limit, offset), read)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let values = [state.map(DeliveryState::name).into(), limit.into(), offset.into()];
+        self.database.read(|sql| sql.rows(&statement, &values)?.iter().map(read).collect())
     }
 
     /// Deliveries by destination and state.
@@ -186,19 +215,16 @@ impl Store {
     pub fn count_deliveries(&self) -> Result<Vec<(String, DeliveryState, u64)>, ServeError> {
         let statement =
             "SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state ORDER BY 1, 2";
-        let connection = self.connection();
-        let mut statement = connection.prepare(statement)?;
-        let rows = statement.query_map([], |row| {
+        let read = |row: &Row| {
             let state: String = row.get(1)?;
-            let state = DeliveryState::from_name(&state).unwrap_or(DeliveryState::Failed);
-            Ok((row.get(0)?, state, row.get::<_, i64>(2)? as u64))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+            Ok((row.get(0)?, DeliveryState::from_name(&state).unwrap_or(DeliveryState::Failed), row.get(2)?))
+        };
+        self.database.read(|sql| sql.rows(statement, &[])?.iter().map(read).collect())
     }
 }
 
 /// A row of [`COLUMNS`].
-fn read(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+fn read(row: &Row) -> Result<Delivery, StoreError> {
     let state: String = row.get(4)?;
     Ok(Delivery {
         id: row.get(0)?,

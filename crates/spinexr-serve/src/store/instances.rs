@@ -1,9 +1,9 @@
 //! Films and result objects: what QIDO-RS and WADO-RS ask for (PS3.18 10.6, 10.4).
 
 use super::Store;
+use super::sql::{Row, Session, StoreError, Value};
 use crate::config::ResultKind;
 use crate::error::ServeError;
-use rusqlite::{OptionalExtension, Row, Transaction, params_from_iter};
 use serde::Serialize;
 use spinexr_dicom::Instance;
 
@@ -101,43 +101,21 @@ impl Store {
     /// # Errors
     /// [`ServeError::Store`].
     pub fn find_instances(&self, level: Level, query: &Query) -> Result<Vec<InstanceRow>, ServeError> {
-        let mut conditions = vec!["1 = 1".to_owned()];
-        let mut values: Vec<String> = vec![];
-        let mut add = |condition: &str, value: &Option<String>| {
-            if let Some(value) = value {
-                values.push(value.clone());
-                conditions.push(condition.replace('?', &format!("?{}", values.len())));
-            }
-        };
-        add("study_uid = ?", &query.study_uid);
-        add("series_uid = ?", &query.series_uid);
-        add("sop_instance_uid = ?", &query.sop_instance_uid);
-        add("sop_class_uid = ?", &query.sop_class_uid);
-        add("modality = ?", &query.modality);
-        // GLOB has the wildcards of PS3.4 C.2.2.2.4; its brackets have none there.
-        let glob = |text: &Option<String>| text.as_ref().map(|t| t.replace('[', "[[]"));
-        add("patient_id GLOB ?", &glob(&query.patient_id));
-        add("lower(patient_name) GLOB lower(?)", &glob(&query.patient_name));
-        add("accession = ?", &query.accession);
-        add("study_date >= ?", &query.study_date_from);
-        add("study_date <> '' AND study_date <= ?", &query.study_date_to);
         let group = match level {
             Level::Study => "study_uid",
             Level::Series => "series_uid",
             Level::Instance => "sop_instance_uid",
         };
-        // SQLite takes the other columns from the row that has the greatest `max`.
-        let statement = format!(
-            "SELECT {COLUMNS}, max(received_ms) FROM instances WHERE {} GROUP BY {group} \
-             ORDER BY received_ms DESC, id LIMIT {} OFFSET {}",
-            conditions.join(" AND "),
-            query.limit,
-            query.offset,
-        );
-        let connection = self.connection();
-        let mut statement = connection.prepare(&statement)?;
-        let rows = statement.query_map(params_from_iter(values), read)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        self.database.read(|sql| {
+            let (conditions, values) = conditions(sql, query);
+            let statement = format!(
+                "SELECT {COLUMNS} FROM (SELECT {COLUMNS}, row_number() OVER (PARTITION BY {group} \
+                 ORDER BY received_ms DESC, id) AS place FROM instances WHERE {conditions}) AS newest \
+                 WHERE place = 1 ORDER BY received_ms DESC, id LIMIT {} OFFSET {}",
+                query.limit, query.offset,
+            );
+            sql.rows(&statement, &values)?.iter().map(read).collect()
+        })
     }
 
     /// How many series and instances a study, or a series of it, has, and its modalities.
@@ -149,16 +127,17 @@ impl Store {
         study_uid: &str,
         series_uid: Option<&str>,
     ) -> Result<(u64, u64, Vec<String>), ServeError> {
-        let statement = "SELECT count(DISTINCT series_uid), count(DISTINCT sop_instance_uid), \
-                         coalesce(group_concat(DISTINCT modality), '') FROM instances \
-                         WHERE study_uid = ?1 AND (?2 IS NULL OR series_uid = ?2)";
-        let connection = self.connection();
-        let read = |row: &Row<'_>| {
-            let modalities: String = row.get(2)?;
-            let list = modalities.split(',').filter(|m| !m.is_empty()).map(str::to_owned).collect();
-            Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64, list))
-        };
-        Ok(connection.query_row(statement, (study_uid, series_uid), read)?)
+        let of = "FROM instances WHERE study_uid = ?1 AND (series_uid = ?2 OR ?2 IS NULL)";
+        let counts = format!("SELECT count(DISTINCT series_uid), count(DISTINCT sop_instance_uid) {of}");
+        let modalities = format!("SELECT DISTINCT modality {of} AND modality <> '' ORDER BY modality");
+        let values = [study_uid.into(), series_uid.into()];
+        self.database.read(|sql| {
+            let modalities = sql.rows(&modalities, &values)?;
+            let modalities = modalities.iter().map(|row| row.get(0)).collect::<Result<_, _>>()?;
+            let counts = sql.row(&counts, &values)?;
+            let count = |column| counts.as_ref().map_or(Ok(0), |row| row.get(column));
+            Ok((count(0)?, count(1)?, modalities))
+        })
     }
 
     /// The instance of that content.
@@ -167,7 +146,7 @@ impl Store {
     /// [`ServeError::Store`].
     pub fn instance(&self, id: &str) -> Result<Option<InstanceRow>, ServeError> {
         let statement = format!("SELECT {COLUMNS} FROM instances WHERE id = ?1");
-        Ok(self.connection().query_row(&statement, [id], read).optional()?)
+        self.database.read(|sql| sql.row(&statement, &[id.into()])?.as_ref().map(read).transpose())
     }
 
     /// The objects that a job made.
@@ -176,10 +155,7 @@ impl Store {
     /// [`ServeError::Store`].
     pub fn results_of(&self, job: &str) -> Result<Vec<InstanceRow>, ServeError> {
         let statement = format!("SELECT {COLUMNS} FROM instances WHERE job = ?1 ORDER BY kind");
-        let connection = self.connection();
-        let mut statement = connection.prepare(&statement)?;
-        let rows = statement.query_map([job], read)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        self.database.read(|sql| sql.rows(&statement, &[job.into()])?.iter().map(read).collect())
     }
 
     /// Bytes of all files, for back-pressure.
@@ -187,44 +163,72 @@ impl Store {
     /// # Errors
     /// [`ServeError::Store`].
     pub fn spool_bytes(&self) -> Result<u64, ServeError> {
-        let sum = "SELECT coalesce(sum(bytes), 0) FROM instances";
-        Ok(self.connection().query_row(sum, [], |row| row.get::<_, i64>(0))? as u64)
-    }
-
-    /// Every file of the spool that a row names.
-    ///
-    /// # Errors
-    /// [`ServeError::Store`].
-    pub fn paths(&self) -> Result<Vec<String>, ServeError> {
-        let connection = self.connection();
-        let mut statement = connection.prepare("SELECT path FROM instances")?;
-        let rows = statement.query_map([], |row| row.get(0))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        self.database.read(spool_bytes)
     }
 }
 
+/// Sum of all files.
+pub(super) fn spool_bytes(sql: &mut Session<'_>) -> Result<u64, StoreError> {
+    sql.value("SELECT CAST(coalesce(sum(bytes), 0) AS BIGINT) FROM instances", &[])
+}
+
+/// What a query asks for, as a condition and its parameters.
+fn conditions(sql: &Session<'_>, query: &Query) -> (String, Vec<Value>) {
+    let mut conditions = vec!["1 = 1".to_owned()];
+    let mut values: Vec<Value> = vec![];
+    let equal = [
+        ("study_uid = ", &query.study_uid),
+        ("series_uid = ", &query.series_uid),
+        ("sop_instance_uid = ", &query.sop_instance_uid),
+        ("sop_class_uid = ", &query.sop_class_uid),
+        ("modality = ", &query.modality),
+        ("accession = ", &query.accession),
+        ("study_date >= ", &query.study_date_from),
+        ("study_date <> '' AND study_date <= ", &query.study_date_to),
+    ];
+    for (condition, value) in equal {
+        if let Some(value) = value {
+            values.push(value.into());
+            conditions.push(format!("{condition}?{}", values.len()));
+        }
+    }
+    if let Some(id) = &query.patient_id {
+        let (is_like, pattern) = sql.wildcards(id);
+        values.push(pattern.into());
+        conditions.push(format!("patient_id {is_like} ?{}", values.len()));
+    }
+    if let Some(name) = &query.patient_name {
+        let (is_like, pattern) = sql.wildcards(name);
+        values.push(pattern.into());
+        conditions.push(format!("lower(patient_name) {is_like} lower(?{})", values.len()));
+    }
+    (conditions.join(" AND "), values)
+}
+
 /// Adds an instance; one of that content stays as it is.
-pub(super) fn insert(transaction: &Transaction<'_>, row: &InstanceRow) -> rusqlite::Result<()> {
-    let text = |tag: &str| row.instance.text(tag).unwrap_or_default();
+pub(super) fn insert(sql: &mut Session<'_>, row: &InstanceRow) -> Result<(), StoreError> {
+    // PostgreSQL's text cannot hold NUL, which has no business in a header either.
+    let text = |tag: &str| Value::from(row.instance.text(tag).unwrap_or_default().replace('\0', ""));
     let attributes = serde_json::to_string(&row.instance.attributes).expect("attributes are plain data");
-    transaction.execute(
-        "INSERT OR IGNORE INTO instances (id, kind, job, path, bytes, received_ms, data_set_start, transfer_syntax, \
+    sql.execute(
+        "INSERT INTO instances (id, kind, job, path, bytes, received_ms, data_set_start, transfer_syntax, \
          sop_class_uid, sop_instance_uid, series_uid, study_uid, attributes, modality, patient_id, patient_name, \
-         study_date, accession) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
-        rusqlite::params![
-            row.id,
-            row.kind.name(),
-            row.job,
-            row.path,
-            row.bytes as i64,
-            row.received_ms,
-            row.instance.data_set_start as i64,
-            row.instance.transfer_syntax,
-            row.instance.sop_class_uid,
-            row.instance.sop_instance_uid,
-            row.instance.series_uid,
-            row.instance.study_uid,
-            attributes,
+         study_date, accession) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
+         ON CONFLICT DO NOTHING",
+        &[
+            (&row.id).into(),
+            row.kind.name().into(),
+            row.job.as_ref().into(),
+            (&row.path).into(),
+            (row.bytes as i64).into(),
+            row.received_ms.into(),
+            (row.instance.data_set_start as i64).into(),
+            (&row.instance.transfer_syntax).into(),
+            (&row.instance.sop_class_uid).into(),
+            (&row.instance.sop_instance_uid).into(),
+            (&row.instance.series_uid).into(),
+            (&row.instance.study_uid).into(),
+            attributes.into(),
             text("00080060"),
             text("00100020"),
             text("00100010"),
@@ -236,21 +240,23 @@ pub(super) fn insert(transaction: &Transaction<'_>, row: &InstanceRow) -> rusqli
 }
 
 /// A row of [`COLUMNS`].
-fn read(row: &Row<'_>) -> rusqlite::Result<InstanceRow> {
+fn read(row: &Row) -> Result<InstanceRow, StoreError> {
     let kind: String = row.get(1)?;
     let attributes: String = row.get(12)?;
-    let attributes = serde_json::from_str(&attributes).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(12, rusqlite::types::Type::Text, Box::new(error))
+    let attributes = serde_json::from_str(&attributes).map_err(|error| StoreError::Column {
+        column: 12,
+        expected: "attributes as JSON",
+        got: error.to_string(),
     })?;
     Ok(InstanceRow {
         id: row.get(0)?,
         kind: InstanceKind::from_name(&kind),
         job: row.get(2)?,
         path: row.get(3)?,
-        bytes: row.get::<_, i64>(4)? as u64,
+        bytes: row.get(4)?,
         received_ms: row.get(5)?,
         instance: Instance {
-            data_set_start: row.get::<_, i64>(6)? as u64,
+            data_set_start: row.get(6)?,
             transfer_syntax: row.get(7)?,
             sop_class_uid: row.get(8)?,
             sop_instance_uid: row.get(9)?,

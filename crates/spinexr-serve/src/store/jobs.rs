@@ -7,11 +7,11 @@
 //! ```
 
 use super::instances::insert;
+use super::sql::{Row, Session, StoreError};
 use super::{InstanceRow, Store};
 use crate::clock::now_ms;
 use crate::error::ServeError;
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,8 +47,19 @@ impl JobState {
     }
 }
 
+/// What lists show of a finished job's record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Name of the film.
+    pub image: String,
+    /// Probability that the film is abnormal.
+    pub p_abnormal: Option<f64>,
+    /// From where on it counts as abnormal.
+    pub threshold: Option<f64>,
+}
+
 /// A film to be read by a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// From film and model.
     pub id: String,
@@ -68,12 +79,15 @@ pub struct Job {
     pub finished_ms: Option<i64>,
     /// Why it failed, or failed last.
     pub error: Option<String>,
+    /// What was found, in short; none for a job that an older version of the program did.
+    pub summary: Option<Summary>,
 }
 
-const COLUMNS: &str = "id, film, model, state, attempts, interruptions, received_ms, finished_ms, error";
+const COLUMNS: &str =
+    "id, film, model, state, attempts, interruptions, received_ms, finished_ms, error, summary";
 
 /// What became of a film that was handed in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Accepted {
     /// A new job.
     New(Job),
@@ -99,6 +113,8 @@ pub enum Finished {
         objects: Vec<InstanceRow>,
         /// Instance and destination of every delivery.
         deliveries: Vec<(String, String)>,
+        /// What lists show of the record.
+        summary: Summary,
     },
     /// It may succeed later.
     Again {
@@ -115,140 +131,124 @@ pub enum Finished {
 }
 
 impl Store {
-    /// Takes a film in and makes its job, unless this content has one. `row.path` must be on the disk. `None` when
+    /// Takes a film in and makes its job, unless this content has one. `keep` puts the film's file at `row.path`, durably,
+    /// where it is not there yet; it is called inside the transaction, and not at all when `None` is given because
     /// `max_waiting` jobs are waiting.
     ///
     /// # Errors
-    /// [`ServeError::Store`].
+    /// [`ServeError::Store`], and what `keep` gives.
     pub fn accept(
         &self,
         row: &InstanceRow,
         job: &str,
         model: &str,
         max_waiting: u64,
+        keep: impl FnOnce() -> Result<(), ServeError>,
     ) -> Result<Option<Accepted>, ServeError> {
-        let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if let Some(known) = find(&transaction, job)? {
-            return Ok(Some(Accepted::Known(known)));
-        }
-        if count(&transaction, JobState::Waiting)? >= max_waiting {
-            return Ok(None);
-        }
-        insert(&transaction, row)?;
-        transaction.execute(
-            "INSERT INTO jobs (id, film, model, state, due_ms, received_ms) VALUES (?1, ?2, ?3, 'waiting', ?4, ?4)",
-            (job, &row.id, model, row.received_ms),
-        )?;
-        let new = find(&transaction, job)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        transaction.commit()?;
-        Ok(Some(Accepted::New(new)))
+        self.database.write(|sql| {
+            if let Some(known) = find(sql, job)? {
+                keep()?;
+                return Ok(Some(Accepted::Known(known)));
+            }
+            if count(sql, JobState::Waiting)? >= max_waiting {
+                return Ok(None);
+            }
+            keep()?;
+            insert(sql, row)?;
+            let new = sql.row(
+                &format!(
+                    "INSERT INTO jobs (id, film, model, state, due_ms, received_ms) \
+                     VALUES (?1, ?2, ?3, 'waiting', ?4, ?4) RETURNING {COLUMNS}"
+                ),
+                &[job.into(), (&row.id).into(), model.into(), row.received_ms.into()],
+            )?;
+            Ok(new.as_ref().map(read).transpose()?.map(Accepted::New))
+        })
     }
 
-    /// The next job that is due, now running. With none due, how long until one is, ms.
+    /// The next job that is due, now running for `worker` of this node. With none due, how long until one is, ms.
     ///
-    /// A film that was under way when the process died is read alone, so that the deaths it may cause are not counted
-    /// against another.
+    /// What this worker had under way before goes back into the queue first: it asks for another only when it is done with
+    /// that, or the store or the disk failed it.
+    ///
+    /// A film that was under way when the process died is read alone on its node, so that the deaths it may cause are not
+    /// counted against another.
     ///
     /// # Errors
     /// [`ServeError::Store`].
-    pub fn claim_job(&self) -> Result<Result<Job, Option<i64>>, ServeError> {
+    pub fn claim_job(&self, worker: u32) -> Result<Result<Job, Option<i64>>, ServeError> {
         let now = now_ms();
-        let connection = self.connection();
-        let statement = format!(
-            "UPDATE jobs SET state = 'running' WHERE id = (SELECT id FROM jobs WHERE state = 'waiting' AND due_ms <= ?1 \
-             AND (interruptions = 0 OR NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running')) \
-             AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND interruptions > 0) \
+        let claim = format!(
+            "UPDATE jobs SET state = 'running', node = ?2, worker = ?3 \
+             WHERE id = (SELECT id FROM jobs WHERE state = 'waiting' AND due_ms <= ?1 \
+             AND (interruptions = 0 OR NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND node = ?2)) \
+             AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND node = ?2 AND interruptions > 0) \
              ORDER BY due_ms, received_ms LIMIT 1) RETURNING {COLUMNS}"
         );
-        if let Some(job) = connection.query_row(&statement, [now], read).optional()? {
-            return Ok(Ok(job));
-        }
-        let next = "SELECT min(due_ms) FROM jobs WHERE state = 'waiting'";
-        let due: Option<i64> = connection.query_row(next, [], |row| row.get(0))?;
-        Ok(Err(due.map(|due| (due - now).max(0))))
+        self.database.write(|sql| {
+            sql.execute(
+                "UPDATE jobs SET state = 'waiting', node = NULL, worker = NULL \
+                 WHERE state = 'running' AND node = ?1 AND worker = ?2",
+                &[(&self.node).into(), worker.into()],
+            )?;
+            let values = [now.into(), (&self.node).into(), worker.into()];
+            if let Some(row) = sql.row(&claim, &values)? {
+                return Ok(Ok(read(&row)?));
+            }
+            let due: Option<i64> = sql.value("SELECT min(due_ms) FROM jobs WHERE state = 'waiting'", &[])?;
+            Ok(Err(due.map(|due| (due - now).max(0))))
+        })
     }
 
     /// Writes down how a run ended: results and their deliveries appear together with the job's state, or not at all. An
-    /// object that was made before keeps its deliveries.
+    /// object that was made before keeps its deliveries. False when the job is not this node's any more, because the node was
+    /// taken for dead meanwhile; then nothing is written.
     ///
     /// # Errors
     /// [`ServeError::Store`].
-    pub fn finish_job(&self, job: &str, finished: &Finished) -> Result<(), ServeError> {
+    pub fn finish_job(&self, job: &str, finished: &Finished) -> Result<bool, ServeError> {
         let now = now_ms();
-        let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        match finished {
-            Finished::Done { objects, deliveries } => {
-                for object in objects {
-                    insert(&transaction, object)?;
-                }
-                for (instance, destination) in deliveries {
-                    transaction.execute(
-                        "INSERT OR IGNORE INTO deliveries (job, instance, destination, state, due_ms, created_ms) \
-                         VALUES (?1, ?2, ?3, 'waiting', ?4, ?4)",
-                        (job, instance, destination, now),
+        self.database.write(|sql| {
+            let is_ours = "SELECT count(*) FROM jobs WHERE id = ?1 AND state = 'running' AND node = ?2";
+            if sql.value::<i64>(is_ours, &[job.into(), (&self.node).into()])? == 0 {
+                return Ok(false);
+            }
+            match finished {
+                Finished::Done { objects, deliveries, summary } => {
+                    for object in objects {
+                        insert(sql, object)?;
+                    }
+                    for (instance, destination) in deliveries {
+                        sql.execute(
+                            "INSERT INTO deliveries (job, instance, destination, state, due_ms, created_ms) \
+                             VALUES (?1, ?2, ?3, 'waiting', ?4, ?4) ON CONFLICT DO NOTHING",
+                            &[job.into(), instance.into(), destination.into(), now.into()],
+                        )?;
+                    }
+                    let summary = serde_json::to_string(summary).expect("a summary is plain data");
+                    sql.execute(
+                        "UPDATE jobs SET state = 'done', finished_ms = ?2, error = NULL, summary = ?3 WHERE id = ?1",
+                        &[job.into(), now.into(), summary.into()],
                     )?;
                 }
-                transaction.execute(
-                    "UPDATE jobs SET state = 'done', finished_ms = ?2, error = NULL WHERE id = ?1",
-                    (job, now),
-                )?;
+                Finished::Again { error, due_ms } => {
+                    sql.execute(
+                        "UPDATE jobs SET state = 'waiting', attempts = attempts + 1, due_ms = ?2, error = ?3 \
+                         WHERE id = ?1",
+                        &[job.into(), (*due_ms).into(), error.into()],
+                    )?;
+                }
+                Finished::Failed { error } => {
+                    sql.execute(
+                        "UPDATE jobs SET state = 'failed', attempts = attempts + 1, finished_ms = ?2, error = ?3 \
+                         WHERE id = ?1",
+                        &[job.into(), now.into(), error.into()],
+                    )?;
+                }
             }
-            Finished::Again { error, due_ms } => {
-                transaction.execute(
-                    "UPDATE jobs SET state = 'waiting', attempts = attempts + 1, due_ms = ?2, error = ?3 WHERE id = ?1",
-                    (job, due_ms, error),
-                )?;
-            }
-            Finished::Failed { error } => {
-                transaction.execute(
-                    "UPDATE jobs SET state = 'failed', attempts = attempts + 1, finished_ms = ?2, error = ?3 \
-                     WHERE id = ?1",
-                    (job, now, error),
-                )?;
-            }
-        }
-        transaction.commit()?;
-        Ok(())
-    }
-
-    /// Puts a job that was stopped in good order back into the queue.
-    ///
-    /// # Errors
-    /// [`ServeError::Store`].
-    pub fn release_job(&self, job: &str) -> Result<(), ServeError> {
-        let statement = "UPDATE jobs SET state = 'waiting' WHERE id = ?1 AND state = 'running'";
-        self.connection().execute(statement, [job])?;
-        Ok(())
-    }
-
-    /// After a start: jobs that were running when the last process died wait again, each after a pause that grows with the
-    /// times it happened, so that a film that kills the process cannot keep the others from being read. One that was under
-    /// way at `max_interruptions` deaths is failed. Gives the ids of those.
-    ///
-    /// # Errors
-    /// [`ServeError::Store`].
-    pub fn recover_jobs(&self, max_interruptions: u32, backoff_ms: u64) -> Result<Vec<String>, ServeError> {
-        let now = now_ms();
-        let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute(
-            "UPDATE jobs SET state = 'waiting', interruptions = interruptions + 1, \
-             due_ms = ?1 + ?2 * interruptions * interruptions, \
-             error = 'the process ended while the film was being read' WHERE state = 'running'",
-            (now, backoff_ms as i64),
-        )?;
-        let failed = {
-            let mut statement = transaction.prepare(
-                "UPDATE jobs SET state = 'failed', finished_ms = ?1 WHERE state = 'waiting' AND interruptions >= ?2 \
-                 RETURNING id",
-            )?;
-            let rows = statement.query_map((now, max_interruptions), |row| row.get(0))?;
-            rows.collect::<Result<Vec<String>, _>>()?
-        };
-        transaction.commit()?;
-        Ok(failed)
+            sql.execute("UPDATE jobs SET node = NULL, worker = NULL WHERE id = ?1", &[job.into()])?;
+            Ok(true)
+        })
     }
 
     /// A dead letter is tried again, from the beginning. False where there is no such job, or it has not failed.
@@ -258,7 +258,7 @@ impl Store {
     pub fn retry_job(&self, job: &str) -> Result<bool, ServeError> {
         let statement = "UPDATE jobs SET state = 'waiting', attempts = 0, interruptions = 0, due_ms = ?2, \
                          finished_ms = NULL WHERE id = ?1 AND state = 'failed'";
-        Ok(self.connection().execute(statement, (job, now_ms()))? > 0)
+        self.database.write(|sql| Ok(sql.execute(statement, &[job.into(), now_ms().into()])? > 0))
     }
 
     /// The job of that id.
@@ -266,7 +266,7 @@ impl Store {
     /// # Errors
     /// [`ServeError::Store`].
     pub fn job(&self, id: &str) -> Result<Option<Job>, ServeError> {
-        Ok(find(&self.connection(), id)?)
+        self.database.read(|sql| find(sql, id))
     }
 
     /// Jobs, the newest first, of one state or all.
@@ -275,12 +275,10 @@ impl Store {
     /// [`ServeError::Store`].
     pub fn jobs(&self, state: Option<JobState>, limit: u32, offset: u32) -> Result<Vec<Job>, ServeError> {
         let statement = format!(
-            "SELECT {COLUMNS} FROM jobs WHERE ?1 IS NULL OR state = ?1 ORDER BY received_ms DESC, id LIMIT ?2 OFFSET ?3"
+            "SELECT {COLUMNS} FROM jobs WHERE state = ?1 OR ?1 IS NULL ORDER BY received_ms DESC, id LIMIT ?2 OFFSET ?3"
         );
-        let connection = self.connection();
-        let mut statement = connection.prepare(&statement)?;
-        let rows = statement.query_map((state.map(JobState::name), limit, offset), read)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let values = [state.map(JobState::name).into(), limit.into(), offset.into()];
+        self.database.read(|sql| sql.rows(&statement, &values)?.iter().map(read).collect())
     }
 
     /// Films with the job that read each last, the newest first.
@@ -288,16 +286,13 @@ impl Store {
     /// # Errors
     /// [`ServeError::Store`].
     pub fn films(&self, limit: u32) -> Result<Vec<(InstanceRow, Job)>, ServeError> {
-        let jobs: Vec<Job> = {
-            // SQLite takes the other columns from the row that has the greatest `max`.
-            let statement = format!(
-                "SELECT {COLUMNS}, max(received_ms) FROM jobs GROUP BY film ORDER BY received_ms DESC, id LIMIT ?1"
-            );
-            let connection = self.connection();
-            let mut statement = connection.prepare(&statement)?;
-            let rows = statement.query_map([limit], read)?;
-            rows.collect::<Result<_, _>>()?
-        };
+        let statement = format!(
+            "SELECT {COLUMNS} FROM (SELECT {COLUMNS}, row_number() OVER (PARTITION BY film \
+             ORDER BY received_ms DESC, id) AS place FROM jobs) AS newest WHERE place = 1 \
+             ORDER BY received_ms DESC, id LIMIT ?1"
+        );
+        let jobs: Vec<Job> =
+            self.database.read(|sql| sql.rows(&statement, &[limit.into()])?.iter().map(read).collect())?;
         let mut films = Vec::with_capacity(jobs.len());
         for job in jobs {
             // Retention may have taken one away in the meantime.
@@ -315,7 +310,8 @@ impl Store {
     pub fn film(&self, id: &str) -> Result<Option<(InstanceRow, Job)>, ServeError> {
         let statement =
             format!("SELECT {COLUMNS} FROM jobs WHERE film = ?1 ORDER BY received_ms DESC, id LIMIT 1");
-        let job = self.connection().query_row(&statement, [id], read).optional()?;
+        let job =
+            self.database.read(|sql| sql.row(&statement, &[id.into()])?.as_ref().map(read).transpose())?;
         let film = self.instance(id)?;
         Ok(film.zip(job))
     }
@@ -325,22 +321,23 @@ impl Store {
     /// # Errors
     /// [`ServeError::Store`].
     pub fn count_jobs(&self, state: JobState) -> Result<u64, ServeError> {
-        Ok(count(&self.connection(), state)?)
+        self.database.read(|sql| count(sql, state))
     }
 }
 
-fn find(connection: &Connection, id: &str) -> rusqlite::Result<Option<Job>> {
-    connection.query_row(&format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1"), [id], read).optional()
+pub(super) fn find(sql: &mut Session<'_>, id: &str) -> Result<Option<Job>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
+    sql.row(&statement, &[id.into()])?.as_ref().map(read).transpose()
 }
 
-fn count(connection: &Connection, state: JobState) -> rusqlite::Result<u64> {
-    let statement = "SELECT count(*) FROM jobs WHERE state = ?1";
-    Ok(connection.query_row(statement, [state.name()], |row| row.get::<_, i64>(0))? as u64)
+fn count(sql: &mut Session<'_>, state: JobState) -> Result<u64, StoreError> {
+    sql.value("SELECT count(*) FROM jobs WHERE state = ?1", &[state.name().into()])
 }
 
 /// A row of [`COLUMNS`].
-fn read(row: &Row<'_>) -> rusqlite::Result<Job> {
+fn read(row: &Row) -> Result<Job, StoreError> {
     let state: String = row.get(3)?;
+    let summary: Option<String> = row.get(9)?;
     Ok(Job {
         id: row.get(0)?,
         film: row.get(1)?,
@@ -351,112 +348,143 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Job> {
         received_ms: row.get(6)?,
         finished_ms: row.get(7)?,
         error: row.get(8)?,
+        // One that cannot be read is as good as none: the record has it.
+        summary: summary.and_then(|text| serde_json::from_str(&text).ok()),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{film, store};
-    use super::super::{DeliveryState, InstanceKind};
+    use super::super::tests::{film, on_each};
+    use super::super::{DeliveryState, InstanceKind, Recovery, Sent};
     use super::*;
     use crate::config::ResultKind;
 
     /// Takes films 1 to `n` in as jobs j1 to jn.
-    fn filled(store: &Store, n: u32) {
+    fn fill(store: &Store, n: u32) {
         for number in 1..=n {
-            let accepted = store.accept(&film(number), &format!("j{number}"), "m", 100).unwrap();
+            let accepted = store.take(number, &format!("j{number}"), 100);
             assert!(matches!(accepted, Some(Accepted::New(_))));
         }
     }
 
-    fn claim(store: &Store) -> Option<String> {
-        store.claim_job().unwrap().ok().map(|job| job.id)
+    /// What a worker gets to do.
+    fn claim(store: &Store, worker: u32) -> Option<String> {
+        store.claim_job(worker).unwrap().ok().map(|job| job.id)
+    }
+
+    fn failed() -> Finished {
+        Finished::Failed { error: "e".into() }
     }
 
     #[test]
     fn jobs_are_taken_in_order_and_once() {
-        let (_dir, store) = store();
-        filled(&store, 2);
-        assert!(matches!(store.accept(&film(1), "j1", "m", 100), Ok(Some(Accepted::Known(_)))));
-        assert_eq!(store.accept(&film(3), "j3", "m", 2).unwrap(), None, "no room");
-        assert_eq!(
-            [claim(&store), claim(&store), claim(&store)],
-            [Some("j1".into()), Some("j2".into()), None]
-        );
+        on_each(|store| {
+            fill(store, 2);
+            assert!(matches!(store.take(1, "j1", 100), Some(Accepted::Known(_))));
+            assert_eq!(store.take(3, "j3", 2), None, "no room");
+            assert_eq!(
+                [claim(store, 0), claim(store, 1), claim(store, 2)],
+                [Some("j1".into()), Some("j2".into()), None]
+            );
+        });
+    }
+
+    #[test]
+    fn a_worker_that_asks_again_gives_back_what_it_had() {
+        on_each(|store| {
+            fill(store, 2);
+            assert_eq!(claim(store, 0).as_deref(), Some("j1"));
+            assert_eq!(claim(store, 0).as_deref(), Some("j1"), "the store failed it: the same again");
+            assert!(store.finish_job("j1", &failed()).unwrap());
+            assert_eq!(claim(store, 0).as_deref(), Some("j2"));
+            assert_eq!(store.count_jobs(JobState::Running).unwrap(), 1);
+        });
     }
 
     #[test]
     fn what_is_tried_again_waits_for_its_time() {
-        let (_dir, store) = store();
-        filled(&store, 1);
-        claim(&store);
-        let again = Finished::Again { error: "e".into(), due_ms: now_ms() + 60_000 };
-        store.finish_job("j1", &again).unwrap();
-        match store.claim_job().unwrap() {
-            Err(Some(wait)) => assert!((50_000..=60_000).contains(&wait)),
-            other => panic!("{other:?}"),
-        }
-        store.finish_job("j1", &Finished::Failed { error: "e".into() }).unwrap();
-        assert!(store.retry_job("j1").unwrap() && !store.retry_job("j1").unwrap());
-        assert_eq!(claim(&store).as_deref(), Some("j1"));
+        on_each(|store| {
+            fill(store, 1);
+            claim(store, 0);
+            let again = Finished::Again { error: "e".into(), due_ms: now_ms() + 60_000 };
+            store.finish_job("j1", &again).unwrap();
+            match store.claim_job(0).unwrap() {
+                Err(Some(wait)) => assert!((50_000..=60_000).contains(&wait)),
+                other => panic!("{other:?}"),
+            }
+            store.run("UPDATE jobs SET due_ms = 0");
+            claim(store, 0);
+            store.finish_job("j1", &failed()).unwrap();
+            assert!(store.retry_job("j1").unwrap() && !store.retry_job("j1").unwrap());
+            assert_eq!(claim(store, 0).as_deref(), Some("j1"));
+        });
     }
 
     #[test]
     fn a_film_that_kills_the_process_is_read_alone_and_given_up() {
-        let (_dir, store) = store();
-        filled(&store, 3);
-        assert_eq!([claim(&store), claim(&store)], [Some("j1".into()), Some("j2".into())]);
-        assert!(store.recover_jobs(3, 0).unwrap().is_empty(), "the process died");
-        // What was not under way goes on; beside it, what was waits.
-        let first = claim(&store).unwrap();
-        let alone = store.job(&first).unwrap().unwrap().interruptions > 0;
-        assert_eq!(claim(&store), None, "{first} {alone}");
-        store.finish_job(&first, &Finished::Failed { error: "e".into() }).unwrap();
-        let mut deaths = 0;
-        while store.count_jobs(JobState::Waiting).unwrap() > 0 && deaths < 20 {
-            let id = claim(&store).unwrap();
-            if store.job(&id).unwrap().unwrap().interruptions > 0 {
-                assert_eq!(claim(&store), None, "read alone");
+        let recovery = Recovery { max_interruptions: 3, backoff_ms: 0 };
+        on_each(|store| {
+            fill(store, 3);
+            assert_eq!([claim(store, 0), claim(store, 1)], [Some("j1".into()), Some("j2".into())]);
+            assert!(store.recover(recovery).unwrap().is_empty(), "the process died");
+            // What was not under way goes on; beside it, what was waits.
+            let first = claim(store, 0).unwrap();
+            assert_eq!(claim(store, 1), None, "{first}");
+            store.finish_job(&first, &failed()).unwrap();
+            let mut deaths = 0;
+            while store.count_jobs(JobState::Waiting).unwrap() > 0 && deaths < 20 {
+                let id = claim(store, 0).unwrap();
+                if store.job(&id).unwrap().unwrap().interruptions > 0 {
+                    assert_eq!(claim(store, 1), None, "read alone");
+                }
+                deaths += 1;
+                store.recover(recovery).unwrap();
             }
-            deaths += 1;
-            store.recover_jobs(3, 0).unwrap();
-        }
-        assert_eq!(store.count_jobs(JobState::Failed).unwrap(), 3);
-        assert!(deaths <= 3 + 2, "{deaths}");
+            assert_eq!(store.count_jobs(JobState::Failed).unwrap(), 3);
+            assert!(deaths <= 3 + 2, "{deaths}");
+        });
     }
 
     #[test]
     fn later_deaths_are_followed_by_longer_pauses() {
-        let (_dir, store) = store();
-        filled(&store, 1);
-        for pause in [0, 10_000, 40_000] {
-            store.connection().execute("UPDATE jobs SET due_ms = 0", []).unwrap();
-            claim(&store).unwrap();
-            let before = now_ms();
-            store.recover_jobs(100, 10_000).unwrap();
-            let due: i64 =
-                store.connection().query_row("SELECT due_ms FROM jobs", [], |row| row.get(0)).unwrap();
-            assert!((pause..pause + 1000).contains(&(due - before)), "{due}");
-        }
+        on_each(|store| {
+            fill(store, 1);
+            for pause in [0, 10_000, 40_000] {
+                store.run("UPDATE jobs SET due_ms = 0");
+                claim(store, 0).unwrap();
+                let before = now_ms();
+                store.recover(Recovery { max_interruptions: 100, backoff_ms: 10_000 }).unwrap();
+                let due = store.number("SELECT due_ms FROM jobs") - before;
+                // The database's clock may be another's.
+                assert!((pause - 500..pause + 2000).contains(&due), "{due}");
+            }
+        });
     }
 
     #[test]
     fn a_result_made_again_is_not_sent_again() {
-        let (_dir, store) = store();
-        filled(&store, 1);
-        let mut object = film(9);
-        object.kind = InstanceKind::Result(ResultKind::Sr);
-        object.job = Some("j1".into());
-        let deliveries = vec![(object.id.clone(), "archive".to_owned())];
-        let done = Finished::Done { objects: vec![object], deliveries };
-        claim(&store);
-        store.finish_job("j1", &done).unwrap();
-        let delivery = store.next_delivery("archive").unwrap().unwrap();
-        store.finish_delivery(delivery.id, &super::super::Sent::Delivered).unwrap();
-        store.finish_job("j1", &done).unwrap();
-        assert_eq!(store.next_delivery("archive").unwrap(), Err(None));
-        assert_eq!(store.deliveries_of("j1").unwrap()[0].state, DeliveryState::Delivered);
-        assert_eq!(store.results_of("j1").unwrap().len(), 1);
-        assert_eq!(store.fail_deliveries_except(&[]).unwrap(), 0, "what has arrived stays so");
+        on_each(|store| {
+            fill(store, 1);
+            let mut object = film(9);
+            object.kind = InstanceKind::Result(ResultKind::Sr);
+            object.job = Some("j1".into());
+            let deliveries = vec![(object.id.clone(), "archive".to_owned())];
+            let summary = Summary { image: "i".into(), p_abnormal: Some(0.25), threshold: None };
+            let done = Finished::Done { objects: vec![object], deliveries, summary: summary.clone() };
+            claim(store, 0);
+            assert!(store.finish_job("j1", &done).unwrap());
+            assert_eq!(store.job("j1").unwrap().unwrap().summary, Some(summary));
+            let delivery = store.next_delivery("archive").unwrap().unwrap();
+            store.finish_delivery(delivery.id, &Sent::Delivered).unwrap();
+            assert!(!store.finish_job("j1", &done).unwrap(), "nobody is reading it");
+            store.run("UPDATE jobs SET state = 'waiting'");
+            claim(store, 0);
+            assert!(store.finish_job("j1", &done).unwrap());
+            assert_eq!(store.next_delivery("archive").unwrap(), Err(None));
+            assert_eq!(store.deliveries_of("j1").unwrap()[0].state, DeliveryState::Delivered);
+            assert_eq!(store.results_of("j1").unwrap().len(), 1);
+            assert_eq!(store.fail_deliveries_except(&[]).unwrap(), 0, "what has arrived stays so");
+        });
     }
 }

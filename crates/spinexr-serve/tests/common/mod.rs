@@ -10,9 +10,10 @@ use spinexr_serve::config::{Destination, ResultKind, StowTarget};
 use spinexr_serve::reader::{Model, ReadFailure, Reading, ResultObject};
 use spinexr_serve::{Config, Program};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -227,6 +228,21 @@ fn answer(socket: &mut TcpStream, state: &Mutex<Received>) -> Option<()> {
         "HTTP/1.1 {status} X\r\nContent-Length: 2\r\nContent-Type: application/dicom+json\r\n\r\n{{}}"
     );
     socket.write_all(answer.as_bytes()).ok()
+}
+
+/// Starts this test program anew, for one test of it that serves until it is killed and prints `listening ADDRESS`; gives it
+/// and its address.
+pub fn start_process(test: &str, environment: &[(&str, &str)]) -> (Child, String) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .envs(environment.iter().copied())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let address = lines.find_map(|line| line.unwrap().strip_prefix("listening ").map(str::to_owned));
+    // The pipe stays open as long as its reading end is; the process prints nothing more.
+    (child, address.expect("the process starts"))
 }
 
 /// An HTTP client that gives every status as it is.

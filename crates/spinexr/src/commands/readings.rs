@@ -8,7 +8,7 @@ use crate::Global;
 use crate::exit::{CommandError, CommandResult, usage};
 use anyhow::Context;
 use clap::Subcommand;
-use spinexr_serve::spool::stored_file;
+use spinexr_serve::Config;
 use spinexr_serve::store::Store;
 use std::path::PathBuf;
 
@@ -18,7 +18,8 @@ use std::path::PathBuf;
     spinexr readings export --data spinexr-serve --reader dr-a -o readings\n  \
     spinexr train configs/improved/retinanet_r50.toml --set data.dir=readings\n  \
     spinexr readings import --data spinexr-serve --reader dr-a corrected/*.dcm\n\n\
-    The service may go on running meanwhile.")]
+    With the job store in PostgreSQL, or the films in a folder of their own, --config names the service's configuration in\n\
+    place of --data. The service may go on running meanwhile.")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -36,34 +37,39 @@ enum What {
 
 /// Where readings are.
 #[derive(clap::Args)]
+#[group(required = true)]
 struct Source {
     /// Data folder of the service
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    data: Option<PathBuf>,
+    /// Configuration of the service, which names its data
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl Source {
+    /// The service's configuration, as far as its data goes.
+    fn config(&self) -> Result<Config, CommandError> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path).with_context(|| path.display().to_string()).map_err(usage)?,
+            None => Config::default(),
+        };
+        config.data_dir = self.data.clone().unwrap_or(config.data_dir);
+        Ok(config)
+    }
+
     /// Its job store; there must be one.
-    fn store(&self) -> Result<Store, CommandError> {
-        let path = self.store_path();
-        if !path.is_file() {
+    fn store(&self, config: &Config) -> Result<Store, CommandError> {
+        let path = config.data_dir.join("jobs.sqlite");
+        if config.store.postgres.is_none() && !path.is_file() {
             let error = anyhow::anyhow!(
                 "{}: no such file; expected the data folder of `spinexr serve`",
                 path.display()
             );
             return Err(usage(error));
         }
-        let store = Store::open(&path).with_context(|| path.display().to_string())?;
+        let store = Store::of(config).with_context(|| config.data_dir.display().to_string())?;
         Ok(store)
-    }
-
-    fn store_path(&self) -> PathBuf {
-        self.data.join("jobs.sqlite")
-    }
-
-    /// A file of the spool.
-    fn file(&self, stored: &str) -> PathBuf {
-        stored_file(&self.data, stored)
     }
 }
 

@@ -95,7 +95,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         return print_config(&args, &config, global);
     }
     if args.verify_audit {
-        let head = verify_audit(&config.data_dir).map_err(anyhow::Error::from)?;
+        let head = verify_audit(&config).map_err(anyhow::Error::from)?;
         eprintln!("the audit log holds: {} lines, the last with hash {}", head.seq, head.hash);
         global.print_json(&head)?;
         return Ok(Done::All);

@@ -24,7 +24,8 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
     if !(args.iou > 0.0 && args.iou <= 1.0) {
         return Err(usage(anyhow!("--iou: expected above 0 to 1, got {}", args.iou)));
     }
-    let saved = args.source.store()?.annotations(None).map_err(anyhow::Error::from)?;
+    let config = args.source.config()?;
+    let saved = args.source.store(&config)?.annotations(None).map_err(anyhow::Error::from)?;
     let pairs = compare(&saved, args.iou);
     for pair in &pairs {
         eprintln!("{} and {}: {} films", pair.first, pair.second, pair.agreement.films);

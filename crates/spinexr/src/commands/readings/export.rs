@@ -12,7 +12,7 @@ use spinexr_data::{Dataset, Film};
 use spinexr_serve::annotation::AnnotationState;
 use spinexr_serve::store::{SavedAnnotation, Store};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -41,12 +41,13 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, global: &Global) -> CommandResult {
-    let store = args.source.store()?;
+    let config = args.source.config()?;
+    let store = args.source.store(&config)?;
     let readings = chosen(store.annotations(None).map_err(anyhow::Error::from)?, args.reader.as_deref())?;
     let classes = classes(&readings, args.keep_categories)?;
     let mut films = vec![];
     for reading in &readings {
-        films.push(film(&store, args, reading, &classes)?);
+        films.push(film(&store, &config.spool_dir(), reading, &classes)?);
     }
     films.sort_by(|a, b| a.annotation.image_id.cmp(&b.annotation.image_id));
     let dataset = Dataset { classes, films, ..Dataset::default() };
@@ -114,7 +115,13 @@ fn classes(readings: &[SavedAnnotation], keep_categories: bool) -> anyhow::Resul
     Ok(ClassList::from_names(labels)?)
 }
 
-fn film(store: &Store, args: &Args, reading: &SavedAnnotation, classes: &ClassList) -> anyhow::Result<Film> {
+/// A film as its reader has it; `spool_dir` holds its file.
+fn film(
+    store: &Store,
+    spool_dir: &Path,
+    reading: &SavedAnnotation,
+    classes: &ClassList,
+) -> anyhow::Result<Film> {
     let row =
         store.instance(&reading.film)?.with_context(|| format!("film {}: it is not there", reading.film))?;
     let label = |name: &str| -> anyhow::Result<Label> {
@@ -126,7 +133,7 @@ fn film(store: &Store, args: &Args, reading: &SavedAnnotation, classes: &ClassLi
     let boxes = reading.annotation.boxes.iter();
     let boxes = boxes.map(|b| Ok(Annotation { label: label(&b.label)?, xyxy: b.xyxy }));
     Ok(Film {
-        path: args.source.file(&row.path),
+        path: spool_dir.join(&row.path),
         annotation: FilmAnnotation {
             image_id: row.instance.sop_instance_uid.clone(),
             study_id: row.instance.study_uid.clone(),
