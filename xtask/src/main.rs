@@ -7,7 +7,6 @@ mod spine_films;
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 const USAGE: &str = "\
@@ -177,7 +176,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
 fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     eprintln!("xtask: cargo {}", args.join(" "));
     let start = Instant::now();
-    let status = Command::new(env!("CARGO"))
+    let status = process::cargo()
         .args(args)
         .envs(env.iter().copied())
         .status()
