@@ -3,6 +3,7 @@
 mod bench_peers;
 mod paper_tables;
 mod process;
+mod sbom;
 mod spine_films;
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,7 @@ Commands:
   doc     Only the documentation build
   test    Only the README's test command
   walls   Only the check that crates depend on nothing but what ARCHITECTURE.md allows
+  sbom    What goes into the program, as CycloneDX, into target/sbom.cdx.json; --help tells its options
   demo-bundle   Run the demo and put its bundle into bundles/demo.spinexr, which the program carries
   bench-peers   Our benchmark and the Python stack in turn, and their ratios; --help tells its options
   paper-tables  Both tables of the paper on synthetic films, for every detector; --help tells its options
@@ -47,6 +49,7 @@ fn main() -> Result<()> {
         Some("doc") => doc(),
         Some("test") => test(),
         Some("walls") => walls(),
+        Some("sbom") => sbom::run(&args[1..]),
         Some("demo-bundle") => demo_bundle(),
         Some("bench-peers") => bench_peers::run(&args[1..]),
         Some("paper-tables") => paper_tables::run(&args[1..]),

@@ -38,6 +38,20 @@ pub fn visible(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// What cargo prints.
+pub fn cargo_says(args: &[&str]) -> Result<String> {
+    let output = cargo().args(args).output().with_context(|| format!("starting cargo {}", args[0]))?;
+    if !output.status.success() {
+        bail!(
+            "cargo {} failed ({}): {}",
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("cargo {} does not speak UTF-8", args[0]))
+}
+
 /// Builds the workspace, as the tests do, so that nothing is built twice.
 pub fn build_release() -> Result<()> {
     visible(cargo().args(["build", "--release", "--workspace", "--locked"]))
