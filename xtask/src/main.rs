@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask check` is what CI runs and what a contributor runs before sending a change.
 
 mod bench_peers;
+mod one_build;
 mod paper_tables;
 mod process;
 mod sbom;
@@ -22,6 +23,7 @@ Commands:
   doc     Only the documentation build
   test    Only the README's test command
   walls   Only the check that crates depend on nothing but what ARCHITECTURE.md allows
+  one-build     Only the check that the program and its tests share one build of what they depend on
   sbom    What goes into the program, as CycloneDX, into target/sbom.cdx.json; --help tells its options
   demo-bundle   Run the demo and put its bundle into bundles/demo.spinexr, which the program carries
   bench-peers   Our benchmark and the Python stack in turn, and their ratios; --help tells its options
@@ -38,7 +40,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("check") => {
-            for step in [format, lint, walls, doc, test] {
+            for step in [format, lint, walls, one_build::check, doc, test] {
                 step()?;
             }
             eprintln!("xtask: all checks passed");
@@ -49,6 +51,7 @@ fn main() -> Result<()> {
         Some("doc") => doc(),
         Some("test") => test(),
         Some("walls") => walls(),
+        Some("one-build") => one_build::check(),
         Some("sbom") => sbom::run(&args[1..]),
         Some("demo-bundle") => demo_bundle(),
         Some("bench-peers") => bench_peers::run(&args[1..]),
