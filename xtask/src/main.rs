@@ -1,13 +1,14 @@
 //! Developer commands: `cargo xtask check` is what CI runs and what a contributor runs before sending a change.
 
 mod bench_peers;
+mod one_build;
 mod paper_tables;
 mod process;
+mod sbom;
 mod spine_films;
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 const USAGE: &str = "\
@@ -22,6 +23,8 @@ Commands:
   doc     Only the documentation build
   test    Only the README's test command
   walls   Only the check that crates depend on nothing but what ARCHITECTURE.md allows
+  one-build     Only the check that the program and its tests share one build of what they depend on
+  sbom    What goes into the program, as CycloneDX, into target/sbom.cdx.json; --help tells its options
   demo-bundle   Run the demo and put its bundle into bundles/demo.spinexr, which the program carries
   bench-peers   Our benchmark and the Python stack in turn, and their ratios; --help tells its options
   paper-tables  Both tables of the paper on synthetic films, for every detector; --help tells its options
@@ -37,7 +40,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some("check") => {
-            for step in [format, lint, walls, doc, test] {
+            for step in [format, lint, walls, one_build::check, doc, test] {
                 step()?;
             }
             eprintln!("xtask: all checks passed");
@@ -48,6 +51,8 @@ fn main() -> Result<()> {
         Some("doc") => doc(),
         Some("test") => test(),
         Some("walls") => walls(),
+        Some("one-build") => one_build::check(),
+        Some("sbom") => sbom::run(&args[1..]),
         Some("demo-bundle") => demo_bundle(),
         Some("bench-peers") => bench_peers::run(&args[1..]),
         Some("paper-tables") => paper_tables::run(&args[1..]),
@@ -177,7 +182,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
 fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     eprintln!("xtask: cargo {}", args.join(" "));
     let start = Instant::now();
-    let status = Command::new(env!("CARGO"))
+    let status = process::cargo()
         .args(args)
         .envs(env.iter().copied())
         .status()

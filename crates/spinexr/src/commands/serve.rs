@@ -137,8 +137,9 @@ fn new_token(name: &str, global: &Global) -> CommandResult {
     } else {
         println!("{token}");
     }
+    // A comment, so that all of it may be appended to the configuration.
     eprintln!(
-        "The token is shown this once; whoever uses the service keeps it. For the configuration:\n\n{lines}"
+        "# The token is shown this once; whoever uses the service keeps it. For the configuration:\n\n{lines}"
     );
     Ok(Done::All)
 }
