@@ -5,7 +5,7 @@
 //! better than the times do, since both sides meet the same machine.
 
 pub mod python;
-mod ratios;
+pub mod ratios;
 
 use anyhow::{Context, Result, bail};
 use ratios::{CaseResult, Run, markdown, parse_run, seconds_text, table};
@@ -27,7 +27,7 @@ Options:
 ";
 
 /// Most processes that may have run in the last minute for a machine to count as quiet.
-const QUIET_LOAD: f64 = 0.5;
+pub const QUIET_LOAD: f64 = 0.5;
 
 /// How a case is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,8 @@ impl Options {
     }
 }
 
-fn count(option: &str, value: &str) -> Result<usize> {
+/// The value of an option that counts something.
+pub fn count(option: &str, value: &str) -> Result<usize> {
     match value.parse() {
         Ok(n) if n > 0 => Ok(n),
         _ => bail!("{option}: expected a whole number from 1, got {value:?}"),
@@ -293,7 +294,7 @@ impl Sides {
 }
 
 /// What a command prints; what it says on stderr is shown only when it fails.
-fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let program = Path::new(command.get_program()).display().to_string();
     let output = command.output().with_context(|| format!("starting {program}"))?;
     if !output.status.success() {
@@ -303,11 +304,12 @@ fn output(command: &mut Command) -> Result<String> {
 }
 
 /// The first figure of `/proc/loadavg`: the mean number of running processes over a minute.
-fn load_average(text: &str) -> Option<f64> {
+pub fn load_average(text: &str) -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-fn processor() -> String {
+/// Its name, and how many cores there are.
+pub fn processor() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(':').nth(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask check` is what CI runs and what a contributor runs before sending a change.
 
 mod bench_peers;
+mod bench_serve;
 mod one_build;
 mod paper_tables;
 mod process;
@@ -27,6 +28,7 @@ Commands:
   sbom    What goes into the program, as CycloneDX, into target/sbom.cdx.json; --help tells its options
   demo-bundle   Run the demo and put its bundle into bundles/demo.spinexr, which the program carries
   bench-peers   Our benchmark and the Python stack in turn, and their ratios; --help tells its options
+  bench-serve   Many senders to our service and to one of FastAPI and PyTorch in turn; --help tells its options
   paper-tables  Both tables of the paper on synthetic films, for every detector; --help tells its options
   spine-films   Detectors on a public set of real spine films beside torchvision's; --help tells its options
 
@@ -55,6 +57,7 @@ fn main() -> Result<()> {
         Some("sbom") => sbom::run(&args[1..]),
         Some("demo-bundle") => demo_bundle(),
         Some("bench-peers") => bench_peers::run(&args[1..]),
+        Some("bench-serve") => bench_serve::run(&args[1..]),
         Some("paper-tables") => paper_tables::run(&args[1..]),
         Some("spine-films") => spine_films::run(&args[1..]),
         Some("help" | "--help" | "-h") | None => {

@@ -125,7 +125,8 @@ impl CaseResult {
     }
 }
 
-fn ratio<'a>(rounds: impl Iterator<Item = (&'a [f64], &'a [f64])>) -> Ratio {
+/// Of the medians of both sides of each round.
+pub fn ratio<'a>(rounds: impl Iterator<Item = (&'a [f64], &'a [f64])>) -> Ratio {
     let (mut ours, mut theirs, mut of_rounds) = (vec![], vec![], vec![]);
     for (a, b) in rounds {
         of_rounds.push(median(a) / median(b));
@@ -139,7 +140,8 @@ fn ratio<'a>(rounds: impl Iterator<Item = (&'a [f64], &'a [f64])>) -> Ratio {
     }
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The middle value, or the mean of the two.
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
