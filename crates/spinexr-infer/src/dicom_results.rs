@@ -2,8 +2,8 @@
 
 use crate::InferError;
 use crate::bundle::Bundle;
-use crate::overlay::{OverlayOptions, render};
 use crate::pipeline::Pipeline;
+use image::RgbImage;
 use sha2::{Digest, Sha256};
 use spinexr_core::{FilmPrediction, hex};
 use spinexr_dicom::results::{
@@ -62,7 +62,8 @@ pub fn algorithm(bundles: &[Bundle], pipeline: &Pipeline) -> Algorithm {
     }
 }
 
-/// One DICOM object of a prediction. `radiograph` is the film as the pipeline read it.
+/// One DICOM object of a prediction. `radiograph` is the film as the pipeline read it; `picture` gives what a capture shows, such as
+/// [`crate::overlay::render`], and is not called for the others.
 ///
 /// # Errors
 /// The result cannot be expressed as the object, see the functions of `spinexr_dicom::results`; or the film, which a
@@ -74,7 +75,7 @@ pub fn dicom_object(
     prediction: &FilmPrediction,
     by: &Algorithm,
     options: &ResultOptions,
-    overlay: &OverlayOptions,
+    picture: impl FnOnce() -> RgbImage,
 ) -> Result<DicomObject, InferError> {
     let object = match kind {
         DicomKind::Report => structured_report(source, prediction, by, options),
@@ -82,10 +83,7 @@ pub fn dicom_object(
             let shown = standard_provenance(source, radiograph, options.frame)?;
             presentation_state(source, prediction, &shown, by, options)
         }
-        DicomKind::Capture => {
-            let picture = render(radiograph, prediction, overlay);
-            secondary_capture(source, prediction, &picture, by, options)
-        }
+        DicomKind::Capture => secondary_capture(source, prediction, &picture(), by, options),
     };
     object.map_err(|error| InferError::Result { path: source.path().to_owned(), source: Box::new(error) })
 }

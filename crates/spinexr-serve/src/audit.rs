@@ -3,7 +3,7 @@
 //! A line names films by content hash and job id, never by patient, study or UID. Its `hash` is SHA-256 over the line
 //! without `hash`; `prev` is the hash of the line before. So no line can be changed, taken out or put in without all that
 //! follow being rewritten. What a chain cannot show by itself, that its end was cut off, the job store shows: it keeps the
-//! number and hash of the last line ([`crate::store::Store::audit_head`]).
+//! number and hash of a line that was the last at most a minute ago ([`crate::store::Store::audit_head`]).
 //!
 //! A line is on the disk before the act it tells of is answered. A kill in the middle of a write leaves half a line; the
 //! next start takes it away, as the act was not answered, and says so in a line of its own.

@@ -29,9 +29,23 @@ pub(crate) fn start(node: &Arc<Node>) -> Result<JoinHandle<()>, ServeError> {
     })
 }
 
+/// As [`beat`], for the first time: only among nodes that read films with the same models. A job's result must not depend on
+/// which node was free.
+pub(crate) fn join(node: &Node) -> Result<(), ServeError> {
+    let model = &node.model.hash;
+    if let Some(other) = node.store.other_model(model, node.config.store.lease_s * 1000)? {
+        return Err(ServeError::Config {
+            key: "store.postgres".into(),
+            expected: format!("the models and thresholds of the other nodes ({other})"),
+            got: model.clone(),
+        });
+    }
+    beat(node)
+}
+
 /// Says that this node lives, and takes over what others left.
 pub(crate) fn beat(node: &Node) -> Result<(), ServeError> {
-    let failed = node.store.beat(node.config.store.lease_s * 1000, recovery(node))?;
+    let failed = node.store.beat(&node.model.hash, node.config.store.lease_s * 1000, recovery(node))?;
     report(node, &failed)?;
     // What was taken over may be read and sent here.
     node.films.wake();

@@ -19,6 +19,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// How loud a message for the operator is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,10 @@ pub struct Node {
     pub(crate) films: Signal,
     /// Rings when results wait to be sent.
     pub(crate) results: Signal,
+    /// Rings when a job has ended, for requests that wait for it.
+    pub(crate) ended: Notify,
+    /// When the job store was last told where the audit log ends.
+    head_noted: Mutex<Option<Instant>>,
     /// When the minute began in which strangers' attempts are counted, and how many there were.
     strangers: Mutex<(Instant, u32)>,
 }
@@ -72,11 +77,25 @@ const SHARED_NAP: Duration = Duration::from_secs(1);
 /// Most lines a minute about attempts of strangers: what anyone can cause must not fill the disk.
 const STRANGERS_A_MINUTE: u32 = 60;
 
+/// How often at most the job store is told where the audit log ends: each time is a commit of its own.
+const HEAD_PERIOD: Duration = Duration::from_secs(1);
+
 impl Node {
-    /// Writes an act down, in the log and its number in the store.
+    /// Writes an act down. Where the log ends is told to the store at most every [`HEAD_PERIOD`].
     pub(crate) fn note(&self, act: &Act<'_>) -> Result<(), ServeError> {
         let head = self.audit.append(act)?;
+        let mut noted = self.head_noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.is_some_and(|at| at.elapsed() < HEAD_PERIOD) {
+            return Ok(());
+        }
+        *noted = Some(Instant::now());
+        drop(noted);
         self.store.set_audit_head(&head)
+    }
+
+    /// Tells the store where the audit log ends.
+    pub(crate) fn note_head(&self) -> Result<(), ServeError> {
+        self.store.set_audit_head(&self.audit.head())
     }
 
     /// Writes down that someone unknown was turned away. Beyond [`STRANGERS_A_MINUTE`] only the metrics count them.
@@ -154,6 +173,8 @@ impl Server {
             program,
             films: Signal::default(),
             results: Signal::default(),
+            ended: Notify::new(),
+            head_noted: Mutex::new(None),
             strangers: Mutex::new((Instant::now(), 0)),
             config,
         });
@@ -202,7 +223,7 @@ impl Server {
             let _ = thread.join();
         }
         let act = Act { action: "node.stopped", actor: "node", object: &self.node.model.hash, outcome: "ok" };
-        if let Err(error) = self.node.note(&act) {
+        if let Err(error) = self.node.note(&act).and_then(|()| self.node.note_head()) {
             self.node.warn(&error.to_string());
         }
     }
@@ -227,7 +248,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
 fn recover(node: &Node) -> Result<(), ServeError> {
     let failed = node.store.recover(heartbeat::recovery(node))?;
     heartbeat::report(node, &failed)?;
-    heartbeat::beat(node)?;
+    heartbeat::join(node)?;
     let swept = node.spool.sweep(&node.store)?;
     if swept > 0 {
         node.info(&format!("{swept} unfinished files of the last run removed"));

@@ -19,6 +19,10 @@ pub(crate) fn start(node: &Arc<Node>) -> Result<JoinHandle<()>, ServeError> {
             if let Err(error) = sweep(node) {
                 node.warn(&format!("removing old films: {error}"));
             }
+            // What was done last, before things became quiet.
+            if let Err(error) = node.note_head() {
+                node.warn(&format!("noting the end of the audit log: {error}"));
+            }
             // Wake-ups are for readers; what counts here is the time, or the end.
             let until = std::time::Instant::now() + PERIOD;
             while !node.is_stopping() && std::time::Instant::now() < until {

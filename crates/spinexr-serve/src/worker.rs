@@ -36,7 +36,7 @@ pub(crate) fn start(node: &Arc<Node>, number: usize) -> Result<JoinHandle<()>, S
 
 /// Reads the next film. With none due, how long to wait.
 fn work_once(node: &Node, worker: u32) -> Result<Option<Duration>, ServeError> {
-    let job = match node.store.claim_job(worker)? {
+    let job = match node.store.claim_job(worker, &node.model.hash)? {
         Ok(job) => job,
         Err(due) => return Ok(Some(node.nap_until(due))),
     };
@@ -53,6 +53,7 @@ fn work_once(node: &Node, worker: u32) -> Result<Option<Duration>, ServeError> {
         Finished::Done { .. } => "ok",
         Finished::Again { error, .. } | Finished::Failed { error } => error,
     };
+    node.ended.notify_waiters();
     node.metrics.read(&finished, start.elapsed());
     node.note(&Act { action: "film.read", actor: "node", object: &job.id, outcome })?;
     match &finished {

@@ -11,9 +11,9 @@ use spinexr_core::hex;
 use spinexr_dicom::{DxSyntax, encode_dx};
 use spinexr_serve::config::{Role, Token};
 use spinexr_serve::{Config, Server, verify_audit};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A service in a folder of its own, and a client of it.
@@ -78,9 +78,13 @@ impl Service {
         state
     }
 
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.base.strip_prefix("http://").unwrap()).unwrap()
+    }
+
     /// Raw bytes in, everything that comes back out.
     fn raw(&self, bytes: &[u8]) -> String {
-        let mut socket = TcpStream::connect(self.base.strip_prefix("http://").unwrap()).unwrap();
+        let mut socket = self.connect();
         socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         socket.write_all(bytes).unwrap();
         let mut answer = vec![];
@@ -362,6 +366,46 @@ fn a_full_queue_asks_to_come_back() {
     });
     assert!(answer.headers().contains_key("retry-after"));
     assert!(statuses.iter().all(|s| [202, 503].contains(s)), "{statuses:?}");
+
+    // A sender that writes its whole body before it listens is told so as well, not cut off while it writes.
+    let head = "POST /api/v1/films HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/dicom\r\n";
+    let body = vec![0; 20 << 20];
+    let mut socket = service.connect();
+    write!(socket, "{head}Content-Length: {}\r\n\r\n", body.len()).unwrap();
+    socket.write_all(&body).unwrap();
+    assert!(status_line(&mut socket).starts_with("HTTP/1.1 503"));
+    // One that asks first is answered before it has written any of it.
+    let mut socket = service.connect();
+    write!(socket, "{head}Expect: 100-continue\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+    assert!(status_line(&mut socket).starts_with("HTTP/1.1 503"));
+}
+
+fn status_line(socket: &mut TcpStream) -> String {
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut line = String::new();
+    BufReader::new(socket).read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn a_request_can_wait_for_the_end_of_a_job() {
+    let service = Service::start(|c| {
+        c.queue.backoff_ms = 60_000;
+        c.queue.max_backoff_ms = 60_000;
+    });
+    let (_, job) = service.post_film(&film_file(1));
+    let own = job["links"]["self"].as_str().unwrap();
+    assert_eq!(service.json(&format!("{own}?wait=15"))["state"], "done");
+    let later = encode_dx(&spinexr_dicom::DxFilm { view_position: "LATER".into(), ..film(2) });
+    let (_, job) = service.post_film(&later);
+    let own = job["links"]["self"].as_str().unwrap();
+    let start = Instant::now();
+    assert_eq!(service.json(&format!("{own}?wait=0.7"))["state"], "waiting", "tried again in a minute");
+    assert!(start.elapsed() >= Duration::from_millis(700));
+    for refused in ["51", "-1", "NaN", "long"] {
+        assert_eq!(service.get(&format!("{own}?wait={refused}")).0, 400, "{refused}");
+    }
+    assert_eq!(service.get("/api/v1/jobs/none?wait=5").0, 404);
 }
 
 #[test]

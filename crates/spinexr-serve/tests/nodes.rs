@@ -150,6 +150,18 @@ fn nodes_that_die_lose_nothing_and_send_nothing_anew() {
         Err(ServeError::Config { key, .. }) => assert_eq!(key, "store.spool_dir"),
         other => panic!("{other:?}"),
     }
+    // One with other models would make a job's result depend on who was free.
+    let (child, _) = start(0);
+    children[0] = child;
+    let mut other = program();
+    other.model.hash = "other".into();
+    let refused = Server::start(node_config(dir.path(), &connection, NODES + 2), other).map(|_| ());
+    children[0].kill().unwrap();
+    children[0].wait().unwrap();
+    match refused {
+        Err(ServeError::Config { key, .. }) => assert_eq!(key, "store.postgres"),
+        other => panic!("{other:?}"),
+    }
     drop(store);
     sql(&clean);
     println!("{copies} objects sent for {FILMS} films, {NODES} nodes and {KILLS} kills");

@@ -11,10 +11,8 @@ use ureq::{Agent, Body};
 /// Longest that one request may take: a film may have to wait for all others.
 const REQUEST: Duration = Duration::from_secs(600);
 
-/// The API has no way to wait for a job, so its state is asked for: at first after this time, then after twice as long
-/// each time, up to the longest.
-const FIRST_POLL: Duration = Duration::from_millis(20);
-const LONGEST_POLL: Duration = Duration::from_millis(200);
+/// How long our service keeps a question for a job open, s.
+const LONGEST_WAIT_S: u32 = 30;
 
 /// Pauses of a sender that was refused, doubled each time. They are shorter than `Retry-After` asks for: senders that
 /// come back too early are the harder case, and the phase is over within minutes.
@@ -24,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 /// How a service is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
-    /// Ours: a job that is polled, and its record. `refusals`: whether being refused is no error, but sent again.
+    /// Ours: a job that is waited for, and its record. `refusals`: whether being refused is no error, but sent again.
     Jobs { refusals: bool },
     /// The peer's: the answer is the result. `rounded`: as it comes, or without rounding to 8 bits.
     Direct { rounded: bool },
@@ -166,9 +164,8 @@ impl<'a> Sender<'a> {
         let place = format!("{}/api/v1/jobs/{job}", self.base);
         let mut polls = 0;
         loop {
-            std::thread::sleep((FIRST_POLL * 2_u32.pow(polls.min(8))).min(LONGEST_POLL));
             polls += 1;
-            let state = document(self.agent.get(&place).call()?)?;
+            let state = document(self.agent.get(format!("{place}?wait={LONGEST_WAIT_S}")).call()?)?;
             match state["state"].as_str() {
                 Some("done") => {
                     return Ok((document(self.agent.get(format!("{place}/record")).call()?)?, polls));
@@ -244,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_polled_until_its_record_is_there() {
+    fn a_job_is_waited_for_until_its_record_is_there() {
         let (base, thread) = server(&[
             ("503 Service Unavailable\r\nRetry-After: 30", "{}"),
             ("202 Accepted", r#"{"id": "j"}"#),
@@ -256,7 +253,7 @@ mod tests {
         assert_eq!((sent.film, sent.probability, sent.polls, sent.cut_off), (7, 0.25, 2, 0));
         assert_eq!(sent.refusals_s, [30.0]);
         assert!(sent.acknowledged_s.unwrap() < sent.done_s);
-        let job = "GET /api/v1/jobs/j";
+        let job = "GET /api/v1/jobs/j?wait=30";
         let posts = "POST /api/v1/films";
         assert_eq!(thread.join().unwrap(), [posts, posts, job, job, "GET /api/v1/jobs/j/record"]);
     }

@@ -5,7 +5,7 @@ use super::multipart::Parts;
 use super::problem::Problem;
 use crate::error::ServeError;
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use std::io::Write;
@@ -75,6 +75,17 @@ pub(crate) fn pieces(app: &App, headers: &HeaderMap, body: Body) -> Result<Piece
         Some((next, (stream, seen, over)))
     })
     .boxed())
+}
+
+/// Reads a body that is not wanted to its end, within the limits of all bodies, before its sender is told so: one that is
+/// still writing when the connection closes never sees the answer. A sender that asks first (RFC 9110 10.1.1) has not
+/// begun to write.
+pub(crate) async fn discard(headers: &HeaderMap, mut pieces: Pieces) {
+    let asks_first =
+        headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if !asks_first {
+        while let Some(Ok(_)) = pieces.next().await {}
+    }
 }
 
 /// Writes pieces to a file of the spool; gone when dropped.

@@ -1,7 +1,7 @@
 //! Films handed in over HTTP.
 
 use super::access::Actor;
-use super::body::{media_type, parts, pieces, to_spool};
+use super::body::{discard, media_type, parts, pieces, to_spool};
 use super::problem::Problem;
 use super::{App, jobs};
 use crate::ingest::{self, Expected, Taken, check_room};
@@ -24,8 +24,11 @@ pub(super) async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Problem> {
-    app.blocking(|node| check_room(node).map_err(|refused| Problem::from(&refused))).await?;
     let pieces = pieces(&app, &headers, body)?;
+    if let Err(problem) = room(&app).await {
+        discard(&headers, pieces).await;
+        return Err(problem);
+    }
     match media_type(&headers).as_str() {
         "application/dicom" | "application/octet-stream" => {
             let file = to_spool(&app, pieces).await?;
@@ -62,6 +65,11 @@ pub(super) async fn submit(
             Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail))
         }
     }
+}
+
+/// Whether anything can be taken now.
+pub(super) async fn room(app: &App) -> Result<(), Problem> {
+    app.blocking(|node| check_room(node).map_err(|refused| Problem::from(&refused))).await
 }
 
 /// Takes a received film in, with its refusal as a problem.

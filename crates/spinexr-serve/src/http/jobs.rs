@@ -18,6 +18,8 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Most entries of a list.
 const MAX_LIMIT: u32 = 1000;
@@ -108,12 +110,49 @@ pub(super) async fn list(
     .await
 }
 
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    app.blocking(move |node| {
-        let job = find(node, &id)?;
-        Ok(Json(describe(&job, &node.store.results_of(&id)?, &node.store.deliveries_of(&id)?)))
-    })
-    .await
+/// Whether to wait for the job's end.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patience {
+    wait: Option<f64>,
+}
+
+/// Longest wait for a job's end, s: below the time that proxies give an answer.
+const MAX_WAIT_S: f64 = 50.0;
+/// How often a waiting request looks by itself: another node's jobs ring no bell here.
+const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    patience: Result<Query<Patience>, QueryRejection>,
+) -> Result<Json<Value>, Problem> {
+    let wait = query(patience)?.wait.unwrap_or(0.0);
+    if !(0.0..=MAX_WAIT_S).contains(&wait) {
+        return Err(Problem::bad_request(format!("wait: expected 0 to {MAX_WAIT_S} seconds, got {wait}")));
+    }
+    let end = Instant::now() + Duration::from_secs_f64(wait);
+    loop {
+        // From here on a bell is heard, so that a job that ends while it is looked at is not missed.
+        let bell = app.node.ended.notified();
+        tokio::pin!(bell);
+        bell.as_mut().enable();
+        let id = id.clone();
+        let (is_over, answer) = app
+            .blocking(move |node| {
+                let job = find(node, &id)?;
+                let is_over = matches!(job.state, JobState::Done | JobState::Failed);
+                let answer = describe(&job, &node.store.results_of(&id)?, &node.store.deliveries_of(&id)?);
+                Ok((is_over || node.is_stopping(), answer))
+            })
+            .await?;
+        let left = end.saturating_duration_since(Instant::now());
+        if is_over || left.is_zero() {
+            return Ok(Json(answer));
+        }
+        // Whatever ended the wait, the job is looked at again.
+        let _ = tokio::time::timeout(left.min(LOOK), bell).await;
+    }
 }
 
 /// A file of a job's results; `None` where there is none of that name.

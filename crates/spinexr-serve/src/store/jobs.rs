@@ -166,7 +166,8 @@ impl Store {
         })
     }
 
-    /// The next job that is due, now running for `worker` of this node. With none due, how long until one is, ms.
+    /// The next job that is due, now running for `worker` of this node, with `model`: one that waited for another, which is no
+    /// more in use, is read with this one all the same. With none due, how long until one is, ms.
     ///
     /// What this worker had under way before goes back into the queue first: it asks for another only when it is done with
     /// that, or the store or the disk failed it.
@@ -176,10 +177,10 @@ impl Store {
     ///
     /// # Errors
     /// [`ServeError::Store`].
-    pub fn claim_job(&self, worker: u32) -> Result<Result<Job, Option<i64>>, ServeError> {
+    pub fn claim_job(&self, worker: u32, model: &str) -> Result<Result<Job, Option<i64>>, ServeError> {
         let now = now_ms();
         let claim = format!(
-            "UPDATE jobs SET state = 'running', node = ?2, worker = ?3 \
+            "UPDATE jobs SET state = 'running', node = ?2, worker = ?3, model = ?4 \
              WHERE id = (SELECT id FROM jobs WHERE state = 'waiting' AND due_ms <= ?1 \
              AND (interruptions = 0 OR NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND node = ?2)) \
              AND NOT EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND node = ?2 AND interruptions > 0) \
@@ -191,7 +192,7 @@ impl Store {
                  WHERE state = 'running' AND node = ?1 AND worker = ?2",
                 &[(&self.node).into(), worker.into()],
             )?;
-            let values = [now.into(), (&self.node).into(), worker.into()];
+            let values = [now.into(), (&self.node).into(), worker.into(), model.into()];
             if let Some(row) = sql.row(&claim, &values)? {
                 return Ok(Ok(read(&row)?));
             }
@@ -370,7 +371,7 @@ mod tests {
 
     /// What a worker gets to do.
     fn claim(store: &Store, worker: u32) -> Option<String> {
-        store.claim_job(worker).unwrap().ok().map(|job| job.id)
+        store.claim_job(worker, "m").unwrap().ok().map(|job| job.id)
     }
 
     fn failed() -> Finished {
@@ -403,13 +404,22 @@ mod tests {
     }
 
     #[test]
+    fn a_job_tells_the_model_that_read_it() {
+        on_each(|store| {
+            fill(store, 1);
+            assert_eq!(store.claim_job(0, "newer").unwrap().unwrap().model, "newer");
+            assert_eq!(store.job("j1").unwrap().unwrap().model, "newer");
+        });
+    }
+
+    #[test]
     fn what_is_tried_again_waits_for_its_time() {
         on_each(|store| {
             fill(store, 1);
             claim(store, 0);
             let again = Finished::Again { error: "e".into(), due_ms: now_ms() + 60_000 };
             store.finish_job("j1", &again).unwrap();
-            match store.claim_job(0).unwrap() {
+            match store.claim_job(0, "m").unwrap() {
                 Err(Some(wait)) => assert!((50_000..=60_000).contains(&wait)),
                 other => panic!("{other:?}"),
             }

@@ -34,17 +34,19 @@ impl Store {
         self.database.write(|sql| Ok(release(sql, &self.node, recovery)?))
     }
 
-    /// Says that this node is alive, and gives the others what nodes had under way that have not said so for `lease_ms`. Gives
-    /// the ids of the jobs that failed by it. Times are the database's, so that clocks of nodes need not agree.
+    /// Says that this node is alive and reads films with `model`, and gives the others what nodes had under way that have not
+    /// said so for `lease_ms`. Gives the ids of the jobs that failed by it. Times are the database's, so that clocks of nodes
+    /// need not agree.
     ///
     /// # Errors
     /// [`ServeError::Store`].
-    pub fn beat(&self, lease_ms: u64, recovery: Recovery) -> Result<Vec<String>, ServeError> {
+    pub fn beat(&self, model: &str, lease_ms: u64, recovery: Recovery) -> Result<Vec<String>, ServeError> {
         self.database.write(|sql| {
             let now = sql.now_ms()?;
             sql.execute(
-                "INSERT INTO nodes (id, seen_ms) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET seen_ms = ?2",
-                &[(&self.node).into(), now.into()],
+                "INSERT INTO nodes (id, seen_ms, model) VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (id) DO UPDATE SET seen_ms = ?2, model = ?3",
+                &[(&self.node).into(), now.into(), model.into()],
             )?;
             let oldest = now - lease_ms as i64;
             // Not from `nodes` alone: one that was taken for dead and lives may have taken work before it says so.
@@ -60,6 +62,19 @@ impl Store {
             }
             sql.execute("DELETE FROM nodes WHERE seen_ms < ?1", &[oldest.into()])?;
             Ok(failed)
+        })
+    }
+
+    /// A model other than `model` with which another node reads films, if one has said so within `lease_ms`.
+    ///
+    /// # Errors
+    /// [`ServeError::Store`].
+    pub fn other_model(&self, model: &str, lease_ms: u64) -> Result<Option<String>, ServeError> {
+        self.database.read(|sql| {
+            let oldest = sql.now_ms()? - lease_ms as i64;
+            let query = "SELECT model FROM nodes WHERE id <> ?1 AND seen_ms >= ?2 AND model <> ?3";
+            let row = sql.row(query, &[(&self.node).into(), oldest.into(), model.into()])?;
+            row.map(|row| row.get(0)).transpose()
         })
     }
 
@@ -131,9 +146,9 @@ mod tests {
             let done_by = std::thread::scope(|scope| {
                 let work = |node: &'static str| {
                     let store = schema.store(node);
-                    store.beat(LEASE_MS, RECOVERY).unwrap();
+                    store.beat("m", LEASE_MS, RECOVERY).unwrap();
                     let mut mine = vec![];
-                    while let Ok(job) = store.claim_job(0).unwrap() {
+                    while let Ok(job) = store.claim_job(0, "m").unwrap() {
                         assert!(store.finish_job(&job.id, &done(vec![])).unwrap());
                         mine.push(job.id);
                     }
@@ -153,20 +168,33 @@ mod tests {
     fn the_living_do_the_work_of_the_dead() {
         with_schema(|schema| {
             let (a, b) = (schema.store("a"), schema.store("b"));
-            a.beat(LEASE_MS, RECOVERY).unwrap();
-            b.beat(LEASE_MS, RECOVERY).unwrap();
+            a.beat("m", LEASE_MS, RECOVERY).unwrap();
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
             a.take(1, "j1", 9);
-            assert_eq!(a.claim_job(0).unwrap().unwrap().id, "j1");
-            b.beat(LEASE_MS, RECOVERY).unwrap();
-            assert_eq!(b.claim_job(0).unwrap(), Err(None), "a lives");
+            assert_eq!(a.claim_job(0, "m").unwrap().unwrap().id, "j1");
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
+            assert_eq!(b.claim_job(0, "m").unwrap(), Err(None), "a lives");
             silence(&b, "a");
-            b.beat(LEASE_MS, RECOVERY).unwrap();
-            let taken = b.claim_job(0).unwrap().unwrap();
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
+            let taken = b.claim_job(0, "m").unwrap().unwrap();
             assert_eq!((taken.id.as_str(), taken.interruptions), ("j1", 1));
             // The one that was held for dead comes back: its result is no more wanted.
             assert!(!a.finish_job("j1", &done(vec![])).unwrap());
-            a.beat(LEASE_MS, RECOVERY).unwrap();
+            a.beat("m", LEASE_MS, RECOVERY).unwrap();
             assert!(b.finish_job("j1", &done(vec![])).unwrap());
+        });
+    }
+
+    #[test]
+    fn nodes_of_other_models_are_told_of() {
+        with_schema(|schema| {
+            let (a, b) = (schema.store("a"), schema.store("b"));
+            a.beat("old", LEASE_MS, RECOVERY).unwrap();
+            assert_eq!(b.other_model("new", LEASE_MS).unwrap().as_deref(), Some("old"));
+            assert_eq!(b.other_model("old", LEASE_MS).unwrap(), None);
+            assert_eq!(a.other_model("new", LEASE_MS).unwrap(), None, "its own former model is no other's");
+            silence(&b, "a");
+            assert_eq!(b.other_model("new", LEASE_MS).unwrap(), None, "the dead have no model");
         });
     }
 
@@ -174,14 +202,14 @@ mod tests {
     fn work_taken_by_one_that_was_held_for_dead_is_not_lost() {
         with_schema(|schema| {
             let (a, b) = (schema.store("a"), schema.store("b"));
-            a.beat(LEASE_MS, RECOVERY).unwrap();
+            a.beat("m", LEASE_MS, RECOVERY).unwrap();
             silence(&b, "a");
-            b.beat(LEASE_MS, RECOVERY).unwrap();
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
             // Before its next sign of life a takes a film, and dies.
             a.take(1, "j1", 9);
-            a.claim_job(0).unwrap().unwrap();
-            b.beat(LEASE_MS, RECOVERY).unwrap();
-            assert_eq!(b.claim_job(0).unwrap().unwrap().id, "j1");
+            a.claim_job(0, "m").unwrap().unwrap();
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
+            assert_eq!(b.claim_job(0, "m").unwrap().unwrap().id, "j1");
         });
     }
 
@@ -189,10 +217,10 @@ mod tests {
     fn an_object_is_sent_by_one_node() {
         with_schema(|schema| {
             let (a, b) = (schema.store("a"), schema.store("b"));
-            a.beat(LEASE_MS, RECOVERY).unwrap();
-            b.beat(LEASE_MS, RECOVERY).unwrap();
+            a.beat("m", LEASE_MS, RECOVERY).unwrap();
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
             a.take(1, "j1", 9);
-            a.claim_job(0).unwrap().unwrap();
+            a.claim_job(0, "m").unwrap().unwrap();
             let object = |number| {
                 let mut object = film(number);
                 object.kind = InstanceKind::Result(ResultKind::Sr);
@@ -207,7 +235,7 @@ mod tests {
             b.finish_delivery(of_b.id, &Sent::Delivered).unwrap();
             assert_eq!(b.next_delivery("archive").unwrap(), Err(None));
             silence(&b, "a");
-            b.beat(LEASE_MS, RECOVERY).unwrap();
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
             assert_eq!(b.next_delivery("archive").unwrap().unwrap().id, of_a.id);
             // What a sent before it was held for dead has arrived; what it failed to send is not its affair any more.
             a.finish_delivery(of_a.id, &Sent::Failed { error: "e".into() }).unwrap();
@@ -221,13 +249,13 @@ mod tests {
     fn what_others_have_under_way_is_kept() {
         with_schema(|schema| {
             let (a, b) = (schema.store("a"), schema.store("b"));
-            a.beat(LEASE_MS, RECOVERY).unwrap();
-            b.beat(LEASE_MS, RECOVERY).unwrap();
+            a.beat("m", LEASE_MS, RECOVERY).unwrap();
+            b.beat("m", LEASE_MS, RECOVERY).unwrap();
             for number in 1..=3 {
                 a.take(number, &format!("j{number}"), 9);
             }
-            a.claim_job(0).unwrap().unwrap();
-            b.claim_job(0).unwrap().unwrap();
+            a.claim_job(0, "m").unwrap().unwrap();
+            b.claim_job(0, "m").unwrap().unwrap();
             let kept = b.sweep(|kept| Ok(kept.clone())).unwrap();
             assert_eq!(kept.jobs, HashSet::from(["j1".to_owned()]));
             assert_eq!(kept.nodes, HashSet::from(["a".to_owned()]));

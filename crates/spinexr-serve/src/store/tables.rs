@@ -73,7 +73,11 @@ CREATE TABLE annotations (
     document TEXT NOT NULL,           -- the reading, JSON
     PRIMARY KEY (film, reader)
 ) STRICT;
-CREATE TABLE nodes (id TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE nodes (
+    id TEXT PRIMARY KEY,
+    seen_ms INTEGER NOT NULL,         -- by the database's clock
+    model TEXT NOT NULL               -- what it reads films with
+) STRICT;
 CREATE TABLE audit_heads (node TEXT PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
 ";
 
@@ -84,7 +88,7 @@ ALTER TABLE jobs ADD COLUMN worker INTEGER;
 ALTER TABLE jobs ADD COLUMN summary TEXT;
 UPDATE jobs SET node = 'local' WHERE state = 'running';
 ALTER TABLE deliveries ADD COLUMN node TEXT;
-CREATE TABLE nodes (id TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE nodes (id TEXT PRIMARY KEY, seen_ms INTEGER NOT NULL, model TEXT NOT NULL) STRICT;
 CREATE TABLE audit_heads (node TEXT PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL) STRICT;
 INSERT INTO audit_heads SELECT 'local', seq, hash FROM audit_head;
 DROP TABLE audit_head;

@@ -229,8 +229,8 @@ impl FilmReader {
             (ResultKind::Gsps, DicomKind::PresentationState),
             (ResultKind::Sc, DicomKind::Capture),
         ] {
-            let made =
-                dicom_object(form, &source, &radiograph, &record, &self.by, &self.objects, &self.overlay);
+            let picture = || picture.clone();
+            let made = dicom_object(form, &source, &radiograph, &record, &self.by, &self.objects, picture);
             match made {
                 Ok(object) => objects.push(ResultObject { kind, file: object.file().to_vec() }),
                 // A colour film has no presentation state; its report and picture say the same.

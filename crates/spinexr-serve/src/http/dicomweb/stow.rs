@@ -2,11 +2,11 @@
 
 use super::super::App;
 use super::super::access::Actor;
-use super::super::body::{media_type, parameter, parts, pieces, to_spool};
-use super::super::films::MAX_PARTS;
+use super::super::body::{discard, media_type, parameter, parts, pieces, to_spool};
+use super::super::films::{MAX_PARTS, room};
 use super::super::problem::Problem;
 use super::{retrieve_url, uid};
-use crate::ingest::{self, Expected, Refused, check_room};
+use crate::ingest::{self, Expected, Refused};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -29,8 +29,12 @@ pub(crate) async fn store(
         let detail = "expected multipart/related; type=\"application/dicom\"";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail));
     }
-    app.blocking(|node| check_room(node).map_err(|refused| Problem::from(&refused))).await?;
-    let mut parts = parts(&headers, pieces(&app, &headers, body)?)?;
+    let pieces = pieces(&app, &headers, body)?;
+    if let Err(problem) = room(&app).await {
+        discard(&headers, pieces).await;
+        return Err(problem);
+    }
+    let mut parts = parts(&headers, pieces)?;
     let (mut stored, mut failed, mut full) = (vec![], vec![], 0);
     while let Some(part) = parts.next().await? {
         if stored.len() + failed.len() == MAX_PARTS {

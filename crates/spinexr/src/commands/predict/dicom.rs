@@ -7,6 +7,7 @@ use spinexr_core::{FilmPrediction, whole_file};
 use spinexr_dicom::results::{Algorithm, DicomObject, ReportClass, ResultOptions, SourceFilm};
 use spinexr_dicom::{Limits, Radiograph};
 use spinexr_infer::dicom_results::{DicomKind, algorithm, dicom_object};
+use spinexr_infer::overlay::render;
 use spinexr_infer::{Bundle, InferError, OverlayOptions, Pipeline};
 use std::path::Path;
 
@@ -63,7 +64,8 @@ impl DicomResults {
             Err(error) => return vec![Err(error.into())],
         };
         let object = |&kind: &DicomKind| {
-            dicom_object(kind, &source, radiograph, film, &self.by, &self.options, overlay).map(|o| (kind, o))
+            let picture = || render(radiograph, film, overlay);
+            dicom_object(kind, &source, radiograph, film, &self.by, &self.options, picture).map(|o| (kind, o))
         };
         self.kinds.iter().map(object).collect()
     }
