@@ -148,7 +148,7 @@ fn tables(reports: &[(String, Value)]) -> Result<String> {
         .collect();
     write!(text, "\n| detector |")?;
     classes.iter().try_for_each(|class| write!(text, " {class} |"))?;
-    writeln!(text, " mAP@0.5 |\n|---|{}", "---|".repeat(classes.len() + 1))?;
+    writeln!(text, " mAP@0.5 (95 % CI) |\n|---|{}", "---|".repeat(classes.len() + 1))?;
     for (detector, report) in reports {
         for (row, title) in
             [(detector.as_str(), detector.clone()), ("framework", format!("framework of {detector}"))]
@@ -156,7 +156,8 @@ fn tables(reports: &[(String, Value)]) -> Result<String> {
             let row = &report["detection"][row];
             write!(text, "| {title} |")?;
             classes.iter().try_for_each(|class| write!(text, " {} |", percent(&row["ap50"][*class])))?;
-            writeln!(text, " {} |", percent(&row["map50"]))?;
+            let ci = &row["map50_ci"];
+            writeln!(text, " {} ({}–{}) |", percent(&row["map50"]), percent(&ci[0]), percent(&ci[1]))?;
         }
     }
     Ok(text)
@@ -173,13 +174,18 @@ mod tests {
                 "auroc": 0.9, "auroc_ci": [0.85, 0.94], "f1": 0.8, "sensitivity": 0.7, "specificity": null,
             }},
             "detection": {
-                "small": {"ap50": {"Osteophytes": 0.25}, "map50": 0.25},
+                "small": {"ap50": {"Osteophytes": 0.25}, "map50": 0.25, "map50_ci": [0.2, 0.3]},
                 "framework": {"ap50": {"Osteophytes": null}, "map50": 0.2},
             },
         });
         let text = tables(&[("small".to_owned(), report)]).unwrap();
         assert!(text.contains("| ensemble | 90.0 (85.0–94.0) | 80.0 | 70.0 | n/a |"), "{text}");
-        assert!(text.contains("| small | 25.0 | 25.0 |\n| framework of small | n/a | 20.0 |"), "{text}");
+        assert!(
+            text.contains(
+                "| small | 25.0 | 25.0 (20.0–30.0) |\n| framework of small | n/a | 20.0 (n/a–n/a) |"
+            ),
+            "{text}"
+        );
         assert!(tables(&[]).is_err());
     }
 }

@@ -3,6 +3,7 @@
 //! One subcommand a file in [`commands`]. This is the only place that prints: documents for programs go to
 //! stdout (`--json`), text for people, progress and warnings to stderr.
 
+mod allocator;
 mod claim;
 mod commands;
 mod console;

@@ -101,6 +101,7 @@ pub fn run(args: Args, global: &Global) -> CommandResult {
         return Ok(Done::All);
     }
 
+    crate::allocator::share_arenas();
     let bundles = match &args.models[..] {
         [] => vec![demo_bundle::load()?],
         paths => paths.iter().map(|path| Bundle::load(path).map_err(usage)).collect::<Result<_, _>>()?,
