@@ -8,6 +8,12 @@ use spinexr_models::weights::WeightsError;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What is wrong with a file of weights; some errors name the file themselves.
+fn of_file(path: &Path, error: &WeightsError) -> String {
+    let (path, error) = (path.display().to_string(), error.to_string());
+    if error.starts_with(&path) { error } else { format!("{path}: {error}") }
+}
+
 /// Why a training run did not start, stopped or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -21,7 +27,7 @@ pub enum TrainError {
     #[error(transparent)]
     Group(#[from] UnusedGroup),
     /// Weights to begin with, or those of a checkpoint, do not fit the model.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", of_file(path, source))]
     Weights {
         /// The file.
         path: PathBuf,

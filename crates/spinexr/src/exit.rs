@@ -41,11 +41,23 @@ pub fn usage(error: impl Into<anyhow::Error>) -> CommandError {
     CommandError::Usage(error.into())
 }
 
+/// An error and its causes, each said once: the text of many already holds their cause's.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut said: Vec<String> = vec![];
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if !said.last().is_some_and(|before| before.contains(&text)) {
+            said.push(text);
+        }
+    }
+    said.join(": ")
+}
+
 /// Prints the error, if any, and gives the exit code.
 pub fn report(result: CommandResult, json: bool) -> ExitCode {
     let (error, code) = match result {
         Err(CommandError::Told(error)) => {
-            eprintln!("spinexr: {error:#}");
+            eprintln!("spinexr: {}", in_words(&error));
             return ExitCode::from(USAGE);
         }
         Ok(Done::All) => return ExitCode::SUCCESS,
@@ -53,9 +65,29 @@ pub fn report(result: CommandResult, json: bool) -> ExitCode {
         Err(CommandError::Usage(error)) => (error, USAGE),
         Err(CommandError::Failed(error)) => (error, FAILED),
     };
-    eprintln!("spinexr: {error:#}");
+    eprintln!("spinexr: {}", in_words(&error));
     if json {
-        println!("{}", serde_json::json!({ "error": format!("{error:#}"), "exit_code": code }));
+        println!("{}", serde_json::json!({ "error": in_words(&error), "exit_code": code }));
     }
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let disk = || std::io::Error::other("the disk is gone");
+        let twice =
+            Err::<(), _>(anyhow::Error::new(disk()).context("film.dcm: cannot read: the disk is gone"));
+        assert_eq!(
+            in_words(&twice.context("training").unwrap_err()),
+            "training: film.dcm: cannot read: the disk is gone"
+        );
+        let apart = anyhow::Error::new(disk()).context("film.dcm");
+        assert_eq!(in_words(&apart), "film.dcm: the disk is gone");
+        assert_eq!(in_words(&anyhow!("alone")), "alone");
+    }
 }
