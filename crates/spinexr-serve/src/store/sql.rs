@@ -17,7 +17,7 @@ pub enum StoreError {
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
     /// PostgreSQL did, or it cannot be reached.
-    #[error("PostgreSQL: {}", reason(.0))]
+    #[error("PostgreSQL: {0}")]
     Postgres(#[from] postgres::Error),
     /// A column holds something else than this program writes.
     #[error("column {column}: expected {expected}, got {got}")]
@@ -29,15 +29,6 @@ pub enum StoreError {
         /// What it holds.
         got: String,
     },
-}
-
-/// What the server said; the crate's own text is only "db error".
-fn reason(error: &postgres::Error) -> String {
-    match (error.as_db_error(), error.source()) {
-        (Some(said), _) => said.to_string(),
-        (None, Some(source)) => format!("{error}: {source}"),
-        (None, None) => error.to_string(),
-    }
 }
 
 /// A value of a column or parameter.
