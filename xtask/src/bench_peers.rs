@@ -27,7 +27,7 @@ Options:
 ";
 
 /// Most processes that may have run in the last minute for a machine to count as quiet.
-pub const QUIET_LOAD: f64 = 0.5;
+const QUIET_LOAD: f64 = 0.5;
 
 /// How a case is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,14 +143,8 @@ pub fn run(args: &[String]) -> Result<()> {
     }
     let options = Options::parse(args)?;
     // Looked at before the build, which is load itself.
-    let load = load_average(&std::fs::read_to_string("/proc/loadavg").unwrap_or_default());
-    if let Some(load) = load.filter(|load| *load > QUIET_LOAD) {
-        eprintln!(
-            "xtask: the machine is not quiet (load {load}), which PyTorch's threads were seen to suffer from more than \
-             ours: these figures are not for quoting"
-        );
-    }
-    let target = PathBuf::from(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let load = warn_unless_quiet();
+    let target = crate::process::target_folder();
     let work = target.join("bench-peers");
     std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
     let python = match &options.python {
@@ -303,8 +297,20 @@ pub fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{program} printed bytes that are not UTF-8"))
 }
 
+/// The load of the last minute, where the system tells it; says so where the machine has other work.
+pub fn warn_unless_quiet() -> Option<f64> {
+    let load = load_average(&std::fs::read_to_string("/proc/loadavg").unwrap_or_default());
+    if let Some(load) = load.filter(|load| *load > QUIET_LOAD) {
+        eprintln!(
+            "xtask: the machine is not quiet (load {load}), which PyTorch's threads were seen to suffer from more than \
+             ours: these figures are not for quoting"
+        );
+    }
+    load
+}
+
 /// The first figure of `/proc/loadavg`: the mean number of running processes over a minute.
-pub fn load_average(text: &str) -> Option<f64> {
+fn load_average(text: &str) -> Option<f64> {
     text.split_whitespace().next()?.parse().ok()
 }
 

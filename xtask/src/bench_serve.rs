@@ -7,7 +7,7 @@ mod figures;
 mod senders;
 mod service;
 
-use crate::bench_peers::{count, load_average, output, processor, python};
+use crate::bench_peers::{count, output, processor, python, warn_unless_quiet};
 use anyhow::{Context, Result, bail, ensure};
 use figures::{Overload, Round, Side, compare, table};
 use senders::{Api, Sending, gauge, send_all};
@@ -119,11 +119,8 @@ pub fn run(args: &[String]) -> Result<()> {
         return Ok(());
     }
     let options = Options::parse(args)?;
-    let load = load_average(&std::fs::read_to_string("/proc/loadavg").unwrap_or_default());
-    if let Some(load) = load.filter(|load| *load > crate::bench_peers::QUIET_LOAD) {
-        eprintln!("xtask: the machine is not quiet (load {load}): these figures are not for quoting");
-    }
-    let target = PathBuf::from(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let load = warn_unless_quiet();
+    let target = crate::process::target_folder();
     let work = target.join("bench-serve");
     std::fs::create_dir_all(&work).with_context(|| format!("creating {}", work.display()))?;
     let python = match &options.python {

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Cargo, as a shell would start it. `cargo run`, which runs this program, tells it of its own package in the
@@ -50,6 +50,11 @@ pub fn cargo_says(args: &[&str]) -> Result<String> {
         );
     }
     String::from_utf8(output.stdout).with_context(|| format!("cargo {} does not speak UTF-8", args[0]))
+}
+
+/// Where cargo builds.
+pub fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()).into()
 }
 
 /// Builds the workspace, as the tests do, so that nothing is built twice.

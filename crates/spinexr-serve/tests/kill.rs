@@ -5,12 +5,13 @@
 mod common;
 
 use common::{
-    Receiver, agent, config, film, film_file, program, report_uid, start_process, stow_to, wait_until,
+    Receiver, agent, config, film, film_file, report_uid, serve_until_killed, start_process, stow_to,
+    wait_until,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use spinexr_serve::store::{DeliveryState, JobState, Store};
-use spinexr_serve::{Server, verify_audit};
+use spinexr_serve::verify_audit;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Child;
@@ -32,18 +33,8 @@ fn process_to_be_killed() {
     config.queue.workers = 2;
     // Here the deaths are not the films' fault.
     config.queue.max_interruptions = 1000;
-    let mut program = program();
-    let read = Arc::clone(&program.read);
-    program.read = Arc::new(move |path| {
-        // Long enough for a kill to fall into it.
-        std::thread::sleep(Duration::from_millis(3));
-        read(path)
-    });
-    let server = Server::start(config, program).unwrap();
-    println!("\nlistening {}", server.http_address());
-    loop {
-        std::thread::park();
-    }
+    // Long enough for a kill to fall into it.
+    serve_until_killed(config, Duration::from_millis(3));
 }
 
 /// Starts the process; gives it and its address.

@@ -9,7 +9,8 @@
 mod common;
 
 use common::{
-    Receiver, agent, config, film, film_file, program, report_uid, start_process, stow_to, wait_until,
+    Receiver, agent, config, film, film_file, program, report_uid, serve_until_killed, start_process,
+    stow_to, wait_until,
 };
 use postgres::{Client, NoTls};
 use rand::{RngExt, SeedableRng};
@@ -48,18 +49,8 @@ fn node_to_be_killed() {
     let get = |name: &str| std::env::var(format!("SPINEXR_SERVE_NODES_{name}")).unwrap();
     let mut config = node_config(Path::new(&folder), &get("CONNECTION"), get("NUMBER").parse().unwrap());
     config.destinations = vec![stow_to(&Receiver::at(get("RECEIVER").parse().unwrap()))];
-    let mut program = program();
-    let read = Arc::clone(&program.read);
-    program.read = Arc::new(move |path| {
-        // Long enough for a kill to fall into it.
-        std::thread::sleep(Duration::from_millis(10));
-        read(path)
-    });
-    let server = Server::start(config, program).unwrap();
-    println!("\nlistening {}", server.http_address());
-    loop {
-        std::thread::park();
-    }
+    // Long enough for a kill to fall into it.
+    serve_until_killed(config, Duration::from_millis(10));
 }
 
 #[test]

@@ -138,16 +138,19 @@ pub(super) async fn show(
         tokio::pin!(bell);
         bell.as_mut().enable();
         let id = id.clone();
-        let (is_over, answer) = app
+        let left = end.saturating_duration_since(Instant::now());
+        let answer = app
             .blocking(move |node| {
                 let job = find(node, &id)?;
                 let is_over = matches!(job.state, JobState::Done | JobState::Failed);
-                let answer = describe(&job, &node.store.results_of(&id)?, &node.store.deliveries_of(&id)?);
-                Ok((is_over || node.is_stopping(), answer))
+                // The bell rings for every job and wakes all who wait: what they do not answer is not looked up.
+                if !is_over && !left.is_zero() && !node.is_stopping() {
+                    return Ok(None);
+                }
+                Ok(Some(describe(&job, &node.store.results_of(&id)?, &node.store.deliveries_of(&id)?)))
             })
             .await?;
-        let left = end.saturating_duration_since(Instant::now());
-        if is_over || left.is_zero() {
+        if let Some(answer) = answer {
             return Ok(Json(answer));
         }
         // Whatever ended the wait, the job is looked at again.

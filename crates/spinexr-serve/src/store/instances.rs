@@ -51,7 +51,7 @@ pub struct InstanceRow {
     pub instance: Instance,
 }
 
-const COLUMNS: &str = "id, kind, job, path, bytes, received_ms, data_set_start, transfer_syntax, sop_class_uid, \
+pub(super) const COLUMNS: &str = "id, kind, job, path, bytes, received_ms, data_set_start, transfer_syntax, sop_class_uid, \
                        sop_instance_uid, series_uid, study_uid, attributes";
 
 /// What a query gives one answer for.
@@ -240,7 +240,7 @@ pub(super) fn insert(sql: &mut Session<'_>, row: &InstanceRow) -> Result<(), Sto
 }
 
 /// A row of [`COLUMNS`].
-fn read(row: &Row) -> Result<InstanceRow, StoreError> {
+pub(super) fn read(row: &Row) -> Result<InstanceRow, StoreError> {
     let kind: String = row.get(1)?;
     let attributes: String = row.get(12)?;
     let attributes = serde_json::from_str(&attributes).map_err(|error| StoreError::Column {

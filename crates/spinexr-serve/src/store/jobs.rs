@@ -6,7 +6,7 @@
 //!    └── fails for now, killed ┘
 //! ```
 
-use super::instances::insert;
+use super::instances::{self, insert};
 use super::sql::{Row, Session, StoreError};
 use super::{InstanceRow, Store};
 use crate::clock::now_ms;
@@ -288,20 +288,18 @@ impl Store {
     /// [`ServeError::Store`].
     pub fn films(&self, limit: u32) -> Result<Vec<(InstanceRow, Job)>, ServeError> {
         let statement = format!(
-            "SELECT {COLUMNS} FROM (SELECT {COLUMNS}, row_number() OVER (PARTITION BY film \
-             ORDER BY received_ms DESC, id) AS place FROM jobs) AS newest WHERE place = 1 \
-             ORDER BY received_ms DESC, id LIMIT ?1"
+            "SELECT {}, {} FROM (SELECT {COLUMNS}, row_number() OVER (PARTITION BY film \
+             ORDER BY received_ms DESC, id) AS place FROM jobs) AS newest JOIN instances ON instances.id = newest.film \
+             WHERE place = 1 ORDER BY newest.received_ms DESC, newest.id LIMIT ?1",
+            of("newest", COLUMNS),
+            of("instances", instances::COLUMNS),
         );
-        let jobs: Vec<Job> =
-            self.database.read(|sql| sql.rows(&statement, &[limit.into()])?.iter().map(read).collect())?;
-        let mut films = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            // Retention may have taken one away in the meantime.
-            if let Some(film) = self.instance(&job.film)? {
-                films.push((film, job));
-            }
-        }
-        Ok(films)
+        let rows = self.database.read(|sql| sql.rows(&statement, &[limit.into()]))?;
+        let both = |row: Row| {
+            let (job, film) = row.split(COLUMNS.split(", ").count());
+            Ok((instances::read(&film)?, read(&job)?))
+        };
+        Ok(rows.into_iter().map(both).collect::<Result<_, StoreError>>()?)
     }
 
     /// The film of that content, with the job that read it last.
@@ -326,7 +324,12 @@ impl Store {
     }
 }
 
-pub(super) fn find(sql: &mut Session<'_>, id: &str) -> Result<Option<Job>, StoreError> {
+/// Columns of a table that a statement joins with another.
+fn of(table: &str, columns: &str) -> String {
+    columns.split(", ").map(|column| format!("{table}.{column}")).collect::<Vec<_>>().join(", ")
+}
+
+fn find(sql: &mut Session<'_>, id: &str) -> Result<Option<Job>, StoreError> {
     let statement = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
     sql.row(&statement, &[id.into()])?.as_ref().map(read).transpose()
 }

@@ -157,6 +157,12 @@ impl<T: FromValue> FromValue for Option<T> {
 pub(super) struct Row(Vec<Value>);
 
 impl Row {
+    /// The columns before that place, and the others.
+    pub(super) fn split(mut self, column: usize) -> (Self, Self) {
+        let others = self.0.split_off(column);
+        (self, Self(others))
+    }
+
     /// The column at that place, from 0.
     pub(super) fn get<T: FromValue>(&self, column: usize) -> Result<T, StoreError> {
         let value = self.0.get(column).unwrap_or(&Value::Null);

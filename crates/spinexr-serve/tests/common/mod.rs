@@ -8,7 +8,7 @@ use spinexr_core::prediction::Timings;
 use spinexr_dicom::{DxFilm, derived_uid, encode_dx, read_instance};
 use spinexr_serve::config::{Destination, ResultKind, StowTarget};
 use spinexr_serve::reader::{Model, ReadFailure, Reading, ResultObject};
-use spinexr_serve::{Config, Program};
+use spinexr_serve::{Config, Program, Server};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -228,6 +228,21 @@ fn answer(socket: &mut TcpStream, state: &Mutex<Received>) -> Option<()> {
         "HTTP/1.1 {status} X\r\nContent-Length: 2\r\nContent-Type: application/dicom+json\r\n\r\n{{}}"
     );
     socket.write_all(answer.as_bytes()).ok()
+}
+
+/// What a process of [`start_process`] does: serves, taking so long for each film.
+pub fn serve_until_killed(config: Config, takes: Duration) -> ! {
+    let mut program = program();
+    let read = Arc::clone(&program.read);
+    program.read = Arc::new(move |path| {
+        std::thread::sleep(takes);
+        read(path)
+    });
+    let server = Server::start(config, program).unwrap();
+    println!("\nlistening {}", server.http_address());
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Starts this test program anew, for one test of it that serves until it is killed and prints `listening ADDRESS`; gives it
