@@ -6,8 +6,8 @@ use burn::tensor::{Device, Distribution, Tensor};
 use divan::{Bencher, black_box};
 use spinexr_models::losses::bce_with_logits;
 use spinexr_models::{
-    Architecture, DenseNetInference, Detect, DetectConfig, FasterRcnnConfig, FasterRcnnInference,
-    RetinaNetConfig, RetinaNetInference, Target,
+    Architecture, DenseNetInference, Detect, DetectConfig, EfficientDetConfig, EfficientDetInference,
+    FasterRcnnConfig, FasterRcnnInference, RetinaNetConfig, RetinaNetInference, Target,
 };
 
 const FILMS: usize = 8;
@@ -117,4 +117,31 @@ fn faster_rcnn_resnet50_inference(bencher: Bencher) {
     let x = Tensor::random([1, 3, 800, 1216], Distribution::Normal(0.0, 1.0), &device);
     let config = DetectConfig::FASTER_RCNN;
     bencher.bench_local(|| black_box(model.detect(x.clone(), &[(800.0, 1216.0)], &config)));
+}
+
+/// EfficientDet-D0 on one film of 512×512 and -D2 of 768×768, the sizes they were made for: as it is served, and the
+/// module.
+#[divan::bench(args = [0, 2], consts = [true, false], sample_count = 10, sample_size = 1)]
+fn efficientdet_inference<const PREPARED: bool>(bencher: Bencher, size: usize) {
+    let device = Device::flex();
+    let (config, side) =
+        if size == 0 { (EfficientDetConfig::d0(), 512) } else { (EfficientDetConfig::d2(), 768) };
+    let module = config.init(&device).valid();
+    let model: Box<dyn Detect + Send + Sync> =
+        if PREPARED { Box::new(EfficientDetInference::new(&module)) } else { Box::new(module) };
+    device.seed(1);
+    let x = Tensor::random([1, 3, side, side], Distribution::Normal(0.0, 1.0), &device);
+    let content = [(side as f32, side as f32)];
+    bencher.bench_local(|| black_box(model.detect(x.clone(), &content, &DetectConfig::EFFICIENTDET)));
+}
+
+#[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
+fn efficientdet_training_step(bencher: Bencher, size: (usize, usize)) {
+    let device = Device::flex().autodiff();
+    let model = EfficientDetConfig::mini().init(&device);
+    let (x, targets) = (images(FILMS, size, &device), boxes());
+    bencher.bench_local(|| {
+        let loss = model.loss(&model.forward(x.clone()), &targets).total(&model.config.loss);
+        black_box(loss.backward());
+    });
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use spinexr_core::BoxXyxy;
 
 use crate::efficientdet::EfficientDetConfig;
+use crate::efficientdet::inference::EfficientDetInference;
 use crate::faster_rcnn::{FasterRcnnConfig, FasterRcnnInference};
 use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
@@ -218,7 +219,7 @@ impl DetectorConfig {
         }
     }
 
-    /// The network with these weights, to be run only: prepared on the CPU where it has such a form.
+    /// The network with these weights, to be run only: on the CPU in its prepared form.
     ///
     /// # Errors
     /// [`WeightsError::Mismatch`] when the names or shapes are not exactly the network's.
@@ -242,7 +243,8 @@ impl DetectorConfig {
                 Ok(if on_cpu { Box::new(FasterRcnnInference::new(&network)) } else { Box::new(network) })
             }
             Self::EfficientDet(config) => {
-                Ok(Box::new(weights::load_state_dict(config.init(device), state, Strictness::Exact)?))
+                let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
+                Ok(if on_cpu { Box::new(EfficientDetInference::new(&network)) } else { Box::new(network) })
             }
         }
     }

@@ -84,7 +84,7 @@ const STAGES: [Stage; 7] = [
 const STEM_CHANNELS: usize = 32;
 
 /// The stages whose outputs are features: strides 8, 16 and 32.
-const FEATURE_STAGES: [usize; 3] = [2, 4, 6];
+pub(crate) const FEATURE_STAGES: [usize; 3] = [2, 4, 6];
 
 impl EfficientNetConfig {
     /// Three channels, the padding and the norms of the authors' own weights, live norms, paths dropped up to 0.2.

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use spinexr_ops::Conv2d;
 
 /// `x Wᵀ + b`.
 #[derive(Module, Debug)]
@@ -40,6 +41,16 @@ impl PreparedLinear {
     pub(crate) fn new(layer: &Linear) -> Self {
         let read = |data: burn::tensor::TensorData| data.iter::<f32>().collect();
         Self { weight: read(layer.weight.val().into_data()), bias: read(layer.bias.val().into_data()) }
+    }
+
+    /// A 1×1 convolution with a bias, of one pixel.
+    pub(crate) fn of_conv(conv: &Conv2d) -> Self {
+        let read = |data: burn::tensor::TensorData| data.iter::<f32>().collect();
+        let bias = conv
+            .bias
+            .as_ref()
+            .map_or_else(|| vec![0.0; conv.weight.val().dims()[0]], |bias| read(bias.val().into_data()));
+        Self { weight: read(conv.weight.val().into_data()), bias }
     }
 
     pub(crate) fn outputs(&self) -> usize {

@@ -3,7 +3,7 @@
 //! are part of its last convolution.
 
 use spinexr_ops::MaxPool2dOptions;
-use spinexr_ops::inference::{Finish, Maps, Norms, PreparedConv, add_upsampled, max_pool};
+use spinexr_ops::inference::{Activation, Finish, Maps, Norms, PreparedConv, add_upsampled, max_pool};
 
 use crate::fpn::{ExtraLevels, Fpn};
 use crate::resnet::{self, ResNet};
@@ -106,7 +106,7 @@ impl Block {
             std::mem::swap(&mut from, &mut to);
         }
         out.reshape(last.output_shape(from.shape()));
-        let finish = Finish { residual: Some(residual.view()), relu: true };
+        let finish = Finish { residual: Some(residual.view()), activation: Activation::Relu };
         last.run(from.view(), out.view_mut(), finish);
     }
 }

@@ -9,7 +9,8 @@ use spinexr_models::weights::{
     Strictness, WeightsError, from_safetensors, load_state_dict, named_tensors, state_dict, to_safetensors,
 };
 use spinexr_models::{
-    Architecture, Detect, DetectConfig, Detector, DetectorConfig, EfficientDetConfig, NotFinite, Target,
+    Architecture, Detect, DetectConfig, Detector, DetectorConfig, EfficientDetConfig, EfficientDetInference,
+    NotFinite, Target,
 };
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -171,7 +172,7 @@ fn weights_come_back_from_bytes_and_others_are_refused_by_name() {
     assert_eq!(state_dict(&original), state);
     assert_eq!(
         network.detect(x.clone(), &[(64.0, 64.0)], &detect),
-        original.detect(x, &[(64.0, 64.0)], &detect)
+        EfficientDetInference::new(&original).detect(x, &[(64.0, 64.0)], &detect)
     );
 
     let error = config.clone().with_num_classes(3).load(&state, &device).unwrap_err();

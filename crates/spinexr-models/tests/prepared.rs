@@ -8,7 +8,7 @@ use spinexr_models::densenet::{DenseNetConfig, Pooling};
 use spinexr_models::fpn::ExtraLevels;
 use spinexr_models::resnet::NormMode;
 use spinexr_models::retinanet::{HeadNorm, RetinaNetConfig, RetinaNetOutput};
-use spinexr_models::{DenseNetInference, RetinaNetInference};
+use spinexr_models::{DenseNetInference, EfficientDetConfig, EfficientDetInference, RetinaNetInference};
 
 fn images(shape: [usize; 4]) -> Tensor<4> {
     let device = Device::flex();
@@ -159,4 +159,66 @@ fn buffers_of_another_size_do_not_show() {
 fn a_film_too_small_for_the_strides_is_refused() {
     let model = DenseNetConfig::mini().init(&Device::flex());
     DenseNetInference::new(&model).forward(images([1, 1, 28, 64]));
+}
+
+/// Small EfficientDets that between them have every part there is.
+fn efficient_detectors() -> Vec<EfficientDetConfig> {
+    let mini = EfficientDetConfig::mini();
+    vec![
+        mini.clone(),
+        mini.clone().with_symmetric_padding(),
+        EfficientDetConfig { coarsest_level: 7, redundant_bias: true, head_repeats: 2, ..mini.clone() },
+        EfficientDetConfig { coarsest_level: 6, fpn_repeats: 1, ..mini.clone() },
+        EfficientDetConfig { head_repeats: 0, ..mini },
+    ]
+}
+
+#[test]
+fn efficient_detectors_agree_with_their_modules() {
+    let device = Device::flex().autodiff();
+    for config in efficient_detectors() {
+        for (height, width) in [(97, 131), (29, 29), (64, 200)] {
+            let x = images([2, 1, height, width]);
+            let model = warmed(config.init_seeded(1, &device), |model| {
+                model.forward(x.clone().autodiff());
+            });
+            let prepared = EfficientDetInference::new(&model);
+            let what = format!("{config:?} at {height}×{width}");
+            let expected = model.forward(x.clone());
+            // Twice: the second call finds the buffers of the first.
+            for _ in 0..2 {
+                let found = prepared.forward(x.clone());
+                assert_eq!(found.anchors.boxes, expected.anchors.boxes, "{what}");
+                assert_close(&what, &values(found.class_logits), &values(expected.class_logits.clone()));
+                assert_close(&what, &values(found.box_offsets), &values(expected.box_offsets.clone()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_published_efficientdet_agrees_with_its_module() {
+    let model = EfficientDetConfig::d0().init_seeded(2, &Device::flex());
+    let x = images([1, 3, 128, 192]);
+    let (found, expected) = (EfficientDetInference::new(&model).forward(x.clone()), model.forward(x));
+    assert_close("logits", &values(found.class_logits), &values(expected.class_logits));
+    assert_close("offsets", &values(found.box_offsets), &values(expected.box_offsets));
+}
+
+#[test]
+fn efficientdets_films_do_not_depend_on_each_other_or_on_threads() {
+    let prepared = EfficientDetInference::new(&EfficientDetConfig::mini().init_seeded(3, &Device::flex()));
+    let x = images([3, 1, 97, 131]);
+    let run = |x: Tensor<4>| {
+        let output = prepared.forward(x);
+        (values(output.class_logits), values(output.box_offsets))
+    };
+    let (logits, offsets) = run(x.clone());
+    let (of_one, of_one_box) = run(x.clone().narrow(0, 1, 1));
+    assert_eq!(logits[of_one.len()..][..of_one.len()], of_one);
+    assert_eq!(offsets[of_one_box.len()..][..of_one_box.len()], of_one_box);
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(pool.install(|| run(x.clone())), (logits.clone(), offsets.clone()), "{threads} threads");
+    }
 }

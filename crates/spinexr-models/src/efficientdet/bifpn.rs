@@ -260,9 +260,14 @@ impl Cell {
 }
 
 impl Combine {
-    fn forward(&self, maps: &[Tensor<4>], sizes: &[[usize; 2]], padding: Padding) -> Tensor<4> {
+    /// The factors of the inputs: none below 0, and they add up to nearly 1.
+    pub(super) fn weights(&self) -> Tensor<1> {
         let weights = relu(self.edge_weights.val());
-        let weights = weights.clone() / (weights.sum() + WEIGHT_EPS);
+        weights.clone() / (weights.sum() + WEIGHT_EPS)
+    }
+
+    fn forward(&self, maps: &[Tensor<4>], sizes: &[[usize; 2]], padding: Padding) -> Tensor<4> {
+        let weights = self.weights();
         let terms = self.inputs.iter().enumerate().map(|(i, &map)| {
             let x = maps[map].clone();
             let x = match &self.resample[map] {

@@ -10,6 +10,7 @@ pub mod anchors;
 pub mod bifpn;
 pub mod detect;
 pub mod head;
+pub mod inference;
 pub mod loss;
 
 use burn::module::Module;

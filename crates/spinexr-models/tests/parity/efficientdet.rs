@@ -2,7 +2,9 @@
 //! gradients, detections.
 
 use burn::tensor::{Device, Tensor};
-use spinexr_models::{Detect, DetectConfig, EfficientDetConfig, Target};
+use spinexr_models::{
+    Detect, DetectConfig, EfficientDetConfig, EfficientDetInference, NotFinite, RawDetection, Target,
+};
 
 use crate::case::{Case, Gradient, nan_max};
 use crate::classifiers::with_evaluation_norms;
@@ -55,25 +57,31 @@ fn features_pyramid_outputs_and_detections() {
         let worst = found.iter().zip(&wanted).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, nan_max);
         case.report("anchors_yxyx", worst, 1e-4);
 
-        // Rows x1, y1, x2, y2, score, class from 1.
-        let wanted = case.stored_f32("detections");
         let most = DetectConfig { max_detections: 40, ..DetectConfig::EFFICIENTDET };
-        let (mut box_error, mut score_error) = (0.0, 0.0);
-        for (image, found) in model.detect(x, &[(128.0, 128.0); 2], &most).into_iter().enumerate() {
-            let found = found.expect("finite outputs");
-            assert_eq!(found.len(), 40);
-            for (i, detection) in found.iter().enumerate() {
-                let row = &wanted[(image * 40 + i) * 6..][..6];
-                assert_eq!(detection.class as f32 + 1.0, row[5], "class of detection {i} of image {image}");
-                score_error = nan_max(score_error, f64::from((detection.score - row[4]).abs()));
-                for (a, b) in <[f32; 4]>::from(detection.xyxy).iter().zip(row) {
-                    box_error = nan_max(box_error, f64::from((a - b).abs()));
-                }
+        let content = [(128.0, 128.0); 2];
+        check_detections(&case, model.detect(x.clone(), &content, &most));
+        check_detections(&case, EfficientDetInference::new(&model).detect(x, &content, &most));
+    }
+}
+
+fn check_detections(case: &Case, found: Vec<Result<Vec<RawDetection>, NotFinite>>) {
+    // Rows x1, y1, x2, y2, score, class from 1.
+    let wanted = case.stored_f32("detections");
+    let (mut box_error, mut score_error) = (0.0, 0.0);
+    for (image, found) in found.into_iter().enumerate() {
+        let found = found.expect("finite outputs");
+        assert_eq!(found.len(), 40);
+        for (i, detection) in found.iter().enumerate() {
+            let row = &wanted[(image * 40 + i) * 6..][..6];
+            assert_eq!(detection.class as f32 + 1.0, row[5], "class of detection {i} of image {image}");
+            score_error = nan_max(score_error, f64::from((detection.score - row[4]).abs()));
+            for (a, b) in <[f32; 4]>::from(detection.xyxy).iter().zip(row) {
+                box_error = nan_max(box_error, f64::from((a - b).abs()));
             }
         }
-        case.report("detections/boxes, px", box_error, 1e-2);
-        case.report("detections/scores", score_error, 1e-5);
     }
+    case.report("detections/boxes, px", box_error, 1e-2);
+    case.report("detections/scores", score_error, 1e-5);
 }
 
 #[test]

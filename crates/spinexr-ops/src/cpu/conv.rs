@@ -13,6 +13,7 @@ use super::gemm::{Matrix, add_product};
 use super::geometry::{ConvShape, Layout, Shifts, Tile};
 use super::planes::{Finish, SharedOut, pack_source, pack_target, unpack_target};
 use super::product::{POSITION_STEP, PackedWeight, accumulate, accumulate_weight_grad};
+use super::row::Activation;
 use super::simd::Isa;
 use super::winograd::{self, Taps, WinogradWeight};
 
@@ -64,10 +65,11 @@ pub(crate) fn forward(
     bias: Option<&[f32]>,
     out: &mut [MaybeUninit<f32>],
 ) {
-    if shape.is_depthwise() {
-        return depthwise::forward(isa, shape, x, weight, bias, out);
-    }
     let after = After { bias, ..After::default() };
+    if shape.is_depthwise() {
+        let stride = shape.groups * shape.output[0] * shape.output[1];
+        return depthwise::forward(isa, shape, x, weight, &after, SharedOut::new(out), stride);
+    }
     if let Some(frame) = shape.winograd_forward() {
         let weight = WinogradWeight::new(isa, shape.o, shape.i, weight, Taps::Forward);
         let stride = shape.o * shape.output[0] * shape.output[1];
@@ -149,8 +151,8 @@ pub(crate) struct After<'a> {
     pub bias: Option<&'a [f32]>,
     /// Added to each value; of the output's shape.
     pub residual: Option<Films<'a>>,
-    /// Whether a ReLU comes last.
-    pub relu: bool,
+    /// What comes last.
+    pub activation: Activation,
 }
 
 /// A sum of shifted planes over a batch: `channels` source planes a group, weighted.
@@ -194,7 +196,7 @@ impl ShiftedSum<'_> {
                 let sums = self.sum_tile(part, tiling.channel_block, source, scratch);
                 let finish = Finish {
                     residual: after.residual.map(|films| &films.data[film * films.stride..]),
-                    relu: after.relu,
+                    activation: after.activation,
                 };
                 let first = group * targets * target_plane;
                 // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; tasks write

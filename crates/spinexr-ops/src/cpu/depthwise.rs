@@ -11,8 +11,10 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::conv::Films;
+use super::conv::{After, Films};
 use super::geometry::ConvShape;
+use super::planes::SharedOut;
+use super::row;
 use super::simd::{Isa, Kernel, Vector};
 
 /// Lanes of the widest vector; packed rows are rounded up to it.
@@ -192,29 +194,37 @@ impl Gather {
     }
 }
 
-/// `out[n, c] = conv(x[n, c], weight[c]) + bias[c]`; the slices are as in [`super::conv::forward`].
+/// `out[n, c] = conv(x[n, c], weight[c]) + bias[c]` and what follows; the films of `out` lie `out_stride` apart, the
+/// other slices are as in [`super::conv::forward`].
 pub(crate) fn forward(
     isa: Isa,
     shape: &ConvShape,
     x: Films<'_>,
     weight: &[f32],
-    bias: Option<&[f32]>,
-    out: &mut [MaybeUninit<f32>],
+    after: &After<'_>,
+    out: SharedOut,
+    out_stride: usize,
 ) {
     let gather = Gather::forward(shape);
     let (channels, taps, source) = (shape.groups, shape.kernel_taps(), shape.input[0] * shape.input[1]);
     let [height, width] = shape.output;
-    out.par_chunks_exact_mut(height * width)
-        .with_min_len(TASK.div_ceil(height * width))
-        .enumerate()
-        .for_each(|(plane, out)| {
-            let (film, c) = (plane / channels, plane % channels);
-            let x = x.part(film, c * source, source);
-            let bias = bias.map_or(0.0, |bias| bias[c]);
-            gather.sum(isa, x, &weight[c * taps..][..taps], bias, |first, rows, sums| {
-                sums.write(&mut out[first * width..][..rows * width]);
-            });
+    let pixels = height * width;
+    (0..shape.n * channels).into_par_iter().with_min_len(TASK.div_ceil(pixels)).for_each(|plane| {
+        let (film, c) = (plane / channels, plane % channels);
+        let x = x.part(film, c * source, source);
+        let bias = after.bias.map_or(0.0, |bias| bias[c]);
+        gather.sum(isa, x, &weight[c * taps..][..taps], bias, |first, rows, sums| {
+            // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; each has its own plane, and
+            // strips do not overlap.
+            let at = c * pixels + first * width;
+            let out = sums.write(unsafe { out.part(film * out_stride + at, rows * width) });
+            if let Some(residual) = after.residual {
+                let residual = residual.part(film, at, rows * width);
+                out.iter_mut().zip(residual).for_each(|(out, value)| *out += value);
+            }
+            row::activate(isa, out, after.activation);
         });
+    });
 }
 
 /// Gradient for the input; the slices are as in [`super::conv::input_grad`].
@@ -242,7 +252,8 @@ pub(crate) fn input_grad(
             for ([y, x], gather) in &phases {
                 gather.sum(isa, dy, &weight[c * taps..][..taps], 0.0, |first, rows, sums| {
                     if shape.stride == [1, 1] {
-                        return sums.write(&mut out[first * width..][..rows * width]);
+                        sums.write(&mut out[first * width..][..rows * width]);
+                        return;
                     }
                     let columns = gather.target[1];
                     spread.resize(rows * columns, MaybeUninit::new(0.0));
@@ -305,17 +316,19 @@ struct RowSums<'a> {
 }
 
 impl RowSums<'_> {
-    /// Writes `[rows, columns]`.
+    /// Writes `[rows, columns]`, and gives what it wrote.
     ///
     /// # Panics
     /// When the source ends before the last vector, or `out` has another size.
-    fn write(&self, out: &mut [MaybeUninit<f32>]) {
+    fn write<'o>(&self, out: &'o mut [MaybeUninit<f32>]) -> &'o mut [f32] {
         let furthest = self.offsets.iter().max().map_or(0, |offset| {
             offset + (self.rows - 1) * self.row_step + self.columns.next_multiple_of(STEP)
         });
         assert!(furthest <= self.source.len() && self.offsets.len() == self.weights.len());
         assert_eq!(out.len(), self.rows * self.columns);
         self.isa.run(WriteRows { sums: self, to: out.as_mut_ptr().cast() });
+        // SAFETY: the kernel sets every value of every row.
+        unsafe { out.assume_init_mut() }
     }
 }
 

@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use super::conv::Before;
 use super::geometry::{Layout, Shifts, Tile};
-use super::row;
+use super::row::{self, Activation};
 use super::simd::Isa;
 
 /// Pack every phase of `channels` source planes into `buffer`, zero-padded.
@@ -180,7 +180,7 @@ impl SharedOut {
 pub(crate) struct Finish<'a> {
     /// Added; of the film's output, from its first channel.
     pub residual: Option<&'a [f32]>,
-    pub relu: bool,
+    pub activation: Activation,
 }
 
 impl Finish<'_> {
@@ -188,7 +188,7 @@ impl Finish<'_> {
     #[inline]
     pub(crate) fn row(&self, isa: Isa, values: &[f32], at: usize, to: &mut [MaybeUninit<f32>]) {
         let residual = self.residual.map(|residual| &residual[at..][..values.len()]);
-        row::finish(isa, values, residual, self.relu, to);
+        row::finish(isa, values, residual, self.activation, to);
     }
 }
 

@@ -2,7 +2,20 @@
 
 use core::mem::MaybeUninit;
 
+use super::silu;
 use super::simd::{Isa, Kernel, Vector};
+
+/// What a convolution ends with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// `max(x, 0)`
+    Relu,
+    /// `x · sigmoid(x)`
+    Silu,
+}
 
 /// `to = max(from * scale + shift, 0)`.
 ///
@@ -14,15 +27,35 @@ pub(crate) fn affine_relu(isa: Isa, from: &[f32], scale: f32, shift: f32, to: &m
     isa.run(Row { from, other: None, scale, shift, relu: true, to });
 }
 
-/// `to = from + other`, then ReLU if asked for.
+/// `to = activation(from + other)`.
 ///
 /// # Panics
 /// When the lengths differ.
-pub(crate) fn finish(isa: Isa, from: &[f32], other: Option<&[f32]>, relu: bool, to: &mut [MaybeUninit<f32>]) {
+pub(crate) fn finish(
+    isa: Isa,
+    from: &[f32],
+    other: Option<&[f32]>,
+    activation: Activation,
+    to: &mut [MaybeUninit<f32>],
+) {
     assert_eq!(from.len(), to.len());
     assert!(other.is_none_or(|other| other.len() == from.len()));
-    let to = to.as_mut_ptr().cast();
-    isa.run(Row { from, other, scale: 1.0, shift: 0.0, relu, to });
+    let relu = activation == Activation::Relu;
+    isa.run(Row { from, other, scale: 1.0, shift: 0.0, relu, to: to.as_mut_ptr().cast() });
+    if activation == Activation::Silu {
+        // SAFETY: the kernel above has set every value of the row.
+        silu::silu_row(isa, unsafe { to.assume_init_mut() });
+    }
+}
+
+/// `row = activation(row)`.
+pub(crate) fn activate(isa: Isa, row: &mut [f32], activation: Activation) {
+    match activation {
+        Activation::Identity => {}
+        // Not `max`: a NaN stays one.
+        Activation::Relu => row.iter_mut().for_each(|x| *x = if *x <= 0.0 { 0.0 } else { *x }),
+        Activation::Silu => silu::silu_row(isa, row),
+    }
 }
 
 /// `to = from * scale + shift + other`, then ReLU if asked for. `other` has the length of `from`, and so has
@@ -113,19 +146,36 @@ mod tests {
                 affine_relu(isa, &from, 2.0, -0.5, &mut to[..len]);
                 let expected = from.iter().map(|x| (x * 2.0 - 0.5).max(0.0)).chain([7.0]);
                 assert_eq!(to, expected.collect::<Vec<_>>(), "{len} on {isa:?}");
-                for (other, relu) in
-                    [(None, false), (None, true), (Some(&other), false), (Some(&other), true)]
-                {
+                for (other, activation) in [None, Some(&other)].into_iter().flat_map(|other| {
+                    [Activation::Identity, Activation::Relu, Activation::Silu].map(|a| (other, a))
+                }) {
                     let mut to = vec![MaybeUninit::new(7.0f32); len + 1];
-                    finish(isa, &from, other.map(Vec::as_slice), relu, &mut to[..len]);
+                    finish(isa, &from, other.map(Vec::as_slice), activation, &mut to[..len]);
                     // SAFETY: every value was set to 7 first.
                     let to: Vec<f32> = to.into_iter().map(|v| unsafe { v.assume_init() }).collect();
-                    let expected = from.iter().enumerate().map(|(i, x)| {
-                        let sum = x + other.map_or(0.0, |other| other[i]);
-                        if relu { sum.max(0.0) } else { sum }
-                    });
-                    assert_eq!(to, expected.chain([7.0]).collect::<Vec<_>>(), "{len} on {isa:?}");
+                    let mut expected: Vec<f32> =
+                        (0..len).map(|i| from[i] + other.map_or(0.0, |other| other[i])).collect();
+                    activate(isa, &mut expected, activation);
+                    expected.push(7.0);
+                    assert_eq!(to, expected, "{len} on {isa:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn an_activation_is_its_formula() {
+        for isa in Isa::available() {
+            let x: Vec<f32> = (0..37).map(|i| i as f32 / 3.0 - 6.0).collect();
+            let activated = |activation| {
+                let mut row = x.clone();
+                activate(isa, &mut row, activation);
+                row
+            };
+            assert_eq!(activated(Activation::Identity), x);
+            assert_eq!(activated(Activation::Relu), x.iter().map(|x| x.max(0.0)).collect::<Vec<_>>());
+            for (y, x) in activated(Activation::Silu).iter().zip(&x) {
+                assert!((y - x / (1.0 + (-x).exp())).abs() < 1e-6, "{x}: {y}");
             }
         }
     }

@@ -23,6 +23,11 @@ pub(crate) fn silu_in_place(isa: Isa, x: &mut [f32]) {
     x.par_chunks_mut(CHUNK).for_each(|x| isa.run(SiluInPlace(x)));
 }
 
+/// `x = x · sigmoid(x)` in place, on this thread.
+pub(crate) fn silu_row(isa: Isa, x: &mut [f32]) {
+    isa.run(SiluInPlace(x));
+}
+
 /// `out = grad · d silu(x) / dx`.
 ///
 /// # Panics

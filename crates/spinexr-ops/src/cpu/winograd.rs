@@ -272,7 +272,7 @@ fn transform_outputs<R: Iterator<Item = Run>>(
         for run in runs() {
             let finish = Finish {
                 residual: after.residual.map(|films| &films.data[run.film * films.stride..]),
-                relu: after.relu,
+                activation: after.activation,
             };
             let x = run.col * OUT;
             let count = (run.count * OUT).min(width - x);

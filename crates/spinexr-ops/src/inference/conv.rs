@@ -6,8 +6,10 @@ use super::{Affine, MapsMut, MapsRef, read};
 use crate::batch_norm::BatchNorm2d;
 use crate::conv2d::{Conv2d, Conv2dOptions};
 use crate::cpu::conv::{After, Before, ShiftedSum};
+use crate::cpu::depthwise;
 use crate::cpu::geometry::ConvShape;
 use crate::cpu::product::PackedWeight;
+use crate::cpu::row::Activation;
 use crate::cpu::simd::Isa;
 use crate::cpu::winograd::{self, Taps, WinogradWeight};
 
@@ -35,29 +37,31 @@ impl<'a> Norms<'a> {
 pub struct Finish<'a> {
     /// Added; of the output's shape.
     pub residual: Option<MapsRef<'a>>,
-    /// Whether a ReLU comes last.
-    pub relu: bool,
+    /// What comes last.
+    pub activation: Activation,
 }
 
 impl Finish<'_> {
     /// Nothing.
-    pub const NONE: Finish<'static> = Finish { residual: None, relu: false };
+    pub const NONE: Finish<'static> = Finish { residual: None, activation: Activation::Identity };
     /// A ReLU.
-    pub const RELU: Finish<'static> = Finish { residual: None, relu: true };
+    pub const RELU: Finish<'static> = Finish { residual: None, activation: Activation::Relu };
+    /// A SiLU.
+    pub const SILU: Finish<'static> = Finish { residual: None, activation: Activation::Silu };
 }
 
 /// A convolution with packed weights.
 ///
-/// 3×3 convolutions at stride 1 run by Winograd's method where a map has tiles enough; see
-/// [`PreparedConv::run`].
+/// 3×3 convolutions at stride 1 run by Winograd's method where a map has tiles enough, and depthwise ones by a kernel of
+/// their own; see [`PreparedConv::run`].
 pub struct PreparedConv {
     isa: Isa,
     options: Conv2dOptions,
+    /// Whether the padding depends on the input; see [`PreparedConv::same`].
+    same: bool,
     /// `[O, I / groups, KH, KW]`
     weight_shape: [usize; 4],
-    /// One for each group.
-    packed: Vec<PackedWeight>,
-    winograd: Option<WinogradWeight>,
+    weight: Weight,
     before: Option<Affine>,
     bias: Option<Vec<f32>>,
 }
@@ -76,6 +80,11 @@ impl PreparedConv {
         let mut prepared = Self::new(conv, Norms::NONE);
         prepared.before = Some(Affine::identity(prepared.in_channels()));
         prepared
+    }
+
+    /// With TensorFlow's `SAME` padding in place of the layer's own, as [`Conv2d::forward_same`].
+    pub fn same(conv: &Conv2d, norms: Norms<'_>) -> Self {
+        Self { same: true, ..Self::new(conv, norms) }
     }
 
     pub(crate) fn on(isa: Isa, conv: &Conv2d, norms: Norms<'_>) -> Self {
@@ -97,20 +106,8 @@ impl PreparedConv {
             let channels = i * options.groups;
             assert_eq!(before.scale.len(), channels, "the norm before a convolution of {channels} channels");
         }
-        let outputs = o / options.groups;
-        let taps = kh * kw;
-        let packed = weight
-            .chunks_exact(outputs * i * taps)
-            .map(|w| PackedWeight::new(isa, outputs, i * taps, |row, k| w[row * i * taps + k]))
-            .collect();
-        // A single channel is cheaper to sum than to transform.
-        let winograd = ([kh, kw] == [3, 3]
-            && options.stride == [1, 1]
-            && options.dilation == [1, 1]
-            && options.groups == 1
-            && i.min(o) >= 8)
-            .then(|| WinogradWeight::new(isa, o, i, &weight, Taps::Forward));
-        Self { isa, options, weight_shape, packed, winograd, before, bias }
+        let weight = Weight::new(isa, &options, weight_shape, weight, before.is_some());
+        Self { isa, options, same: false, weight_shape, weight, before, bias }
     }
 
     /// Channels of the input.
@@ -128,7 +125,13 @@ impl PreparedConv {
     /// # Panics
     /// When the input does not fit.
     pub fn output_shape(&self, input: [usize; 4]) -> [usize; 4] {
-        self.options.output_shape(input, self.weight_shape, None)
+        self.options_for(input).output_shape(input, self.weight_shape, None)
+    }
+
+    /// The geometry for an input of this shape.
+    fn options_for(&self, [_, _, h, w]: [usize; 4]) -> Conv2dOptions {
+        let [_, _, kh, kw] = self.weight_shape;
+        if self.same { self.options.with_same_padding([h, w], [kh, kw]) } else { self.options }
     }
 
     /// Convolve.
@@ -149,19 +152,14 @@ impl PreparedConv {
         if shape.contains(&0) {
             return;
         }
-        let Conv2dOptions { stride, padding, dilation, groups, extra_end: _ } = self.options;
+        let Conv2dOptions { stride, padding, dilation, groups, extra_end } = self.options_for(x.shape());
         let before = self.before.as_ref().map(|Affine { scale, shift }| Before { scale, shift });
         let after = After {
             bias: self.bias.as_deref(),
             residual: finish.residual.map(|residual| residual.films()),
-            relu: finish.relu,
+            activation: finish.activation,
         };
         let (out, out_stride) = out.shared();
-        let frame = winograd::Frame { n, input: [h, w], padding };
-        if let Some(weight) = self.winograd.as_ref().filter(|_| frame.pays()) {
-            winograd::forward(weight, &frame, x.films(), before, &after, out, out_stride);
-            return;
-        }
         let [_, i, kh, kw] = self.weight_shape;
         let shape = ConvShape {
             n,
@@ -174,11 +172,65 @@ impl PreparedConv {
             stride,
             padding,
             dilation,
+        };
+        let (packed, winograd) = match &self.weight {
+            Weight::Depthwise(weight) => {
+                return depthwise::forward(self.isa, &shape, x.films(), weight, &after, out, out_stride);
+            }
+            Weight::Packed { groups, winograd } => (groups, winograd),
+        };
+        let frame = winograd::Frame { n, input: [h, w], padding };
+        if let Some(weight) = winograd.as_ref().filter(|_| extra_end == [0, 0] && frame.pays()) {
+            winograd::forward(weight, &frame, x.films(), before, &after, out, out_stride);
+            return;
         }
-        .flattened();
+        let shape = shape.flattened();
         let shifts = shape.forward();
-        ShiftedSum { isa: self.isa, shifts: &shifts, weights: &self.packed, n, channels: i, before, after }
-            .run(x.films(), out, out_stride);
+        ShiftedSum { isa: self.isa, shifts: &shifts, weights: packed, n, channels: i, before, after }.run(
+            x.films(),
+            out,
+            out_stride,
+        );
+    }
+}
+
+/// A weight in the order its kernel reads it.
+enum Weight {
+    /// `[channels, KH, KW]`
+    Depthwise(Vec<f32>),
+    Packed {
+        /// One for each group.
+        groups: Vec<PackedWeight>,
+        winograd: Option<WinogradWeight>,
+    },
+}
+
+impl Weight {
+    // weight: [O, I / groups, KH, KW]
+    fn new(
+        isa: Isa,
+        options: &Conv2dOptions,
+        [o, i, kh, kw]: [usize; 4],
+        weight: Vec<f32>,
+        norm_before: bool,
+    ) -> Self {
+        // The depthwise kernel has no norm of its input.
+        if i == 1 && o == options.groups && o > 1 && !norm_before {
+            return Self::Depthwise(weight);
+        }
+        let (outputs, taps) = (o / options.groups, kh * kw);
+        let groups = weight
+            .chunks_exact(outputs * i * taps)
+            .map(|w| PackedWeight::new(isa, outputs, i * taps, |row, k| w[row * i * taps + k]))
+            .collect();
+        // A single channel is cheaper to sum than to transform.
+        let winograd = ([kh, kw] == [3, 3]
+            && options.stride == [1, 1]
+            && options.dilation == [1, 1]
+            && options.groups == 1
+            && i.min(o) >= 8)
+            .then(|| WinogradWeight::new(isa, o, i, &weight, Taps::Forward));
+        Self::Packed { groups, winograd }
     }
 }
 

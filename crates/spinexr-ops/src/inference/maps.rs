@@ -38,6 +38,11 @@ impl Maps {
         &self.values
     }
 
+    /// All values, to change.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
     /// All channels, to read.
     pub fn view(&self) -> MapsRef<'_> {
         self.channels(0..self.shape[1])

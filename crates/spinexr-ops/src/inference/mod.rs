@@ -6,13 +6,18 @@
 //! to the modules' own `forward` by tests; they do not depend on the number of threads, nor on the films
 //! beside a film, to the last bit.
 
+mod combine;
 mod conv;
+mod gate;
 mod maps;
 mod pool;
 
+pub use crate::cpu::row::Activation;
+pub use combine::{Term, weighted_sum};
 pub use conv::{Finish, Norms, PreparedConv};
+pub use gate::{gate, means};
 pub use maps::{Maps, MapsMut, MapsRef};
-pub use pool::{add_upsampled, avg_pool_2x2, global_pools, max_pool};
+pub use pool::{add_upsampled, avg_pool_2x2, global_pools, max_pool, max_pool_same};
 
 use burn::tensor::Tensor;
 

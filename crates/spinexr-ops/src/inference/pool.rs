@@ -11,7 +11,7 @@ use crate::cpu::simd::Isa;
 use crate::pool::MaxPool2dOptions;
 
 /// Call `work` with film, channel and the plane to write, for every plane, on all threads.
-fn for_each_plane(mut out: MapsMut<'_>, work: impl Fn(usize, usize, &mut [f32]) + Sync) {
+pub(super) fn for_each_plane(mut out: MapsMut<'_>, work: impl Fn(usize, usize, &mut [f32]) + Sync) {
     let [n, c, h, w] = out.shape();
     let (out, stride): (SharedOut, usize) = out.shared();
     (0..n * c).into_par_iter().for_each(|plane| {
@@ -36,6 +36,24 @@ pub fn max_pool(x: MapsRef<'_>, options: MaxPool2dOptions, out: MapsMut<'_>) {
     assert_eq!(out.shape(), [n, c, output[0], output[1]], "max pooling of {:?}", x.shape());
     let MaxPool2dOptions { kernel, stride, padding } = options;
     let windows = Windows { input: [h, w], output, kernel, stride, padding };
+    for_each_plane(out, |film, channel, plane| largest(&windows, x.plane(film, channel), plane));
+}
+
+/// [`max_pool`] of windows of `kernel` pixels every `stride` pixels with TensorFlow's `SAME` padding, whose pixels never
+/// win.
+///
+/// # Shapes
+/// - `x`: `[N, C, H, W]`; `out`: `[N, C, ceil(H / stride), ceil(W / stride)]`
+///
+/// # Panics
+/// When the shapes do not agree.
+pub fn max_pool_same(x: MapsRef<'_>, kernel: usize, stride: usize, out: MapsMut<'_>) {
+    let [n, c, h, w] = x.shape();
+    let output = [h, w].map(|size| size.div_ceil(stride));
+    assert_eq!(out.shape(), [n, c, output[0], output[1]], "max pooling of {:?}", x.shape());
+    let before = |size: usize, output: usize| (((output - 1) * stride + kernel).saturating_sub(size)) / 2;
+    let padding = [before(h, output[0]), before(w, output[1])];
+    let windows = Windows { input: [h, w], output, kernel: [kernel; 2], stride: [stride; 2], padding };
     for_each_plane(out, |film, channel, plane| largest(&windows, x.plane(film, channel), plane));
 }
 
@@ -151,6 +169,22 @@ mod tests {
             max_pool(x.view(), options, out.view_mut());
             let expected = max_pool2d(tensor(&x), [kernel; 2], [stride; 2], [padding; 2]);
             assert_eq!(out.values(), expected.try_into_vec_as::<f32>().unwrap());
+        }
+    }
+
+    #[test]
+    fn the_padding_of_tensorflow_never_wins() {
+        for size in 1..9usize {
+            let x = maps([2, 3, size, size + 1], 5);
+            // By hand: of an even size one pixel more at the end, of an odd size one on each side.
+            let before = [size % 2, (size + 1) % 2];
+            let padded = tensor(&x)
+                .pad((before[1], 1, before[0], 1), burn::tensor::ops::PadMode::Constant(f32::NEG_INFINITY));
+            let expected = max_pool2d(padded, [3, 3], [2, 2], [0, 0]);
+            let mut out = Maps::default();
+            out.reshape(expected.dims());
+            max_pool_same(x.view(), 3, 2, out.view_mut());
+            assert_eq!(out.values(), expected.try_into_vec_as::<f32>().unwrap(), "{size}");
         }
     }
 

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Distribution, Tensor};
 use super::super::Maps;
 use super::*;
 use crate::running_stat::RunningStat;
-use crate::{BatchNorm2dConfig, Conv2dConfig, relu};
+use crate::{BatchNorm2dConfig, Conv2dConfig, relu, silu};
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<D> {
     Tensor::random(shape, Distribution::Uniform(-1.0, 1.0), &Device::flex())
@@ -31,7 +31,8 @@ struct Case {
     before: Option<BatchNorm2d>,
     after: Option<BatchNorm2d>,
     residual: bool,
-    relu: bool,
+    activation: Activation,
+    same: bool,
 }
 
 impl Case {
@@ -44,8 +45,14 @@ impl Case {
             before: variant.is_multiple_of(3).then(|| norm(i)),
             after: (variant % 4 < 2).then(|| norm(o)),
             residual: variant % 5 < 3,
-            relu: variant % 3 < 2,
+            activation: [Activation::Relu, Activation::Silu, Activation::Identity][variant % 3],
+            same: false,
         }
+    }
+
+    /// With TensorFlow's padding.
+    fn same(self) -> Self {
+        Self { same: true, ..self }
     }
 
     fn check(&self) {
@@ -53,7 +60,7 @@ impl Case {
             Some(norm) => norm.forward_relu(self.x.clone()),
             None => self.x.clone(),
         };
-        let mut y = self.conv.forward(x);
+        let mut y = if self.same { self.conv.forward_same(x) } else { self.conv.forward(x) };
         if let Some(norm) = &self.after {
             y = norm.forward(y);
         }
@@ -61,19 +68,22 @@ impl Case {
         if self.residual {
             y = y + residual.clone();
         }
-        if self.relu {
-            y = relu(y);
-        }
+        y = match self.activation {
+            Activation::Identity => y,
+            Activation::Relu => relu(y),
+            Activation::Silu => silu(y),
+        };
         let shape @ [n, o, oh, ow] = y.dims();
         let expected = y.try_into_vec_as::<f32>().unwrap();
         let (x, residual) = (maps(&self.x), maps(&residual));
         let norms = Norms { before: self.before.as_ref(), after: self.after.as_ref() };
         for isa in Isa::available() {
-            let prepared = PreparedConv::on(isa, &self.conv, norms);
+            let prepared = PreparedConv { same: self.same, ..PreparedConv::on(isa, &self.conv, norms) };
             assert_eq!(prepared.output_shape(x.shape()), shape);
             // Into channels 2.. of a wider buffer; NaN marks what should be written and is not.
             let mut wide = Maps::new(vec![f32::NAN; n * (o + 3) * oh * ow], [n, o + 3, oh, ow]);
-            let finish = Finish { residual: self.residual.then(|| residual.view()), relu: self.relu };
+            let finish =
+                Finish { residual: self.residual.then(|| residual.view()), activation: self.activation };
             prepared.run(x.view(), wide.channels_mut(2..o + 2), finish);
             for (plane, expected) in expected.chunks_exact(oh * ow).enumerate() {
                 let (film, channel) = (plane / o, plane % o);
@@ -117,6 +127,35 @@ fn layers_agree_with_the_tensor_operations() {
     {
         for turn in 0..4 {
             Case::new(input, config.clone(), variant + 7 * turn).check();
+        }
+    }
+}
+
+#[test]
+fn depthwise_layers_agree_with_the_tensor_operations() {
+    Device::flex().seed(4);
+    for (variant, (height, width)) in [(9, 13), (16, 40), (1, 5), (7, 1), (33, 34)].into_iter().enumerate() {
+        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2)] {
+            let config = Conv2dConfig::new(12, 12, kernel)
+                .with_stride(stride)
+                .with_padding(kernel / 2)
+                .with_groups(12);
+            let case = |turn| Case::new([2, 12, height, width], config.clone(), variant + turn);
+            (0..4).for_each(|turn| case(turn).check());
+            (0..2).for_each(|turn| case(turn).same().check());
+        }
+    }
+}
+
+#[test]
+fn layers_with_the_padding_of_tensorflow_agree() {
+    Device::flex().seed(5);
+    for (variant, (height, width)) in [(9, 12), (16, 40), (25, 38), (1, 1), (2, 3)].into_iter().enumerate() {
+        for (kernel, stride) in [(1, 1), (1, 2), (3, 1), (3, 2), (5, 2)] {
+            let config = Conv2dConfig::new(10, 9, kernel).with_stride(stride).with_padding(kernel / 2);
+            (0..2).for_each(|turn| {
+                Case::new([2, 10, height, width], config.clone(), variant + turn).same().check();
+            });
         }
     }
 }
