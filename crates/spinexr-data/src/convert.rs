@@ -30,6 +30,8 @@ pub enum FilmFiles {
     Copy,
     /// As symbolic links to where they are.
     Link,
+    /// As second names of the same files, on the same disk.
+    HardLink,
     /// Not at all: the annotations name them where they are. COCO alone can.
     Reference,
 }
@@ -105,6 +107,18 @@ pub fn convert(
     threads: usize,
     on_progress: OnProgress<'_>,
 ) -> Result<Converted, DataError> {
+    convert_with(dataset, out, options, &[], threads, on_progress)
+}
+
+/// [`convert`], with `others` in the folder, files by name.
+pub(crate) fn convert_with(
+    dataset: &Dataset,
+    out: &Path,
+    options: &ConvertOptions,
+    others: &[(&str, &[u8])],
+    threads: usize,
+    on_progress: OnProgress<'_>,
+) -> Result<Converted, DataError> {
     check(dataset, out, options)?;
     let mut converted = Converted::default();
     let films = sized_films(dataset, options, threads, &mut converted, on_progress);
@@ -121,6 +135,9 @@ pub fn convert(
     for (name, text) in texts {
         place(fresh.path(), &name, |path| std::fs::write(path, &text))?;
     }
+    for (name, bytes) in others {
+        place(fresh.path(), name, |path| std::fs::write(path, bytes))?;
+    }
     let total = films.len();
     for (done, film) in films.iter().enumerate() {
         let source = &film.film.path;
@@ -131,6 +148,10 @@ pub fn convert(
             FilmFiles::Link => {
                 let source = std::path::absolute(source).map_err(reading(source))?;
                 place(fresh.path(), &film.file, |path| link(&source, path))?;
+            }
+            FilmFiles::HardLink => {
+                let source = source.canonicalize().map_err(reading(source))?;
+                place(fresh.path(), &film.file, |path| std::fs::hard_link(&source, path))?;
             }
             FilmFiles::Reference => {}
         }

@@ -97,6 +97,15 @@ pub fn read(dir: &Path, format: Option<Format>) -> Result<Dataset, DataError> {
     strict(dir, &options, read_and_collect(dir, format, &options)?)
 }
 
+/// [`read`], with boxes of any size: for a data set that is to be written again.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_every_box(dir: &Path, format: Format) -> Result<Dataset, DataError> {
+    let options = VindrOptions { min_box_px: 0.0, ..VindrOptions::new() };
+    strict(dir, &options, read_and_collect(dir, Some(format), &options)?)
+}
+
 /// Reads `dir` and gives every broken row beside the sound films. A film with a broken row is left out as a whole:
 /// with a box missing it would teach a falsehood.
 ///

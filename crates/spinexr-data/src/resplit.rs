@@ -1,13 +1,16 @@
 //! A data set shared out anew: training, validation and test parts, or folds, by study or by patient and even in
 //! every finding, written as data-set folders that the reader understands.
 //!
-//! Rows are copied as they stand; films are linked, or copied. Nothing is written over.
+//! Rows of VinDr-SpineXR are copied as they stand, other formats are written anew; films are linked, or copied. Nothing
+//! is written over.
 
+use crate::cache::FilmFailure;
+use crate::convert::{ConvertOptions, Degenerate, FilmFiles, convert_with};
 use crate::error::{reading, writing};
 use crate::headers::placeholder_patients;
 use crate::stratify::{Group, stratify};
 use crate::vindr::{CLASSES_FILE, COLUMNS, annotation_file};
-use crate::{DataError, Dataset, Film};
+use crate::{DataError, Dataset, Film, Format};
 use serde::Serialize;
 use spinexr_core::Split;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -151,21 +154,76 @@ impl Rows {
     }
 }
 
-/// Writes the parts as one data-set folder `out`, which must not be there yet: annotations, films by `placement`,
-/// and `notes` as `split.json`.
+/// Where the annotations of the new folders come from.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// VinDr-SpineXR's rows.
+    Rows(Rows),
+    /// What was read of another format, to be written in it again.
+    Dataset(&'a Dataset, Format),
+}
+
+impl<'a> Source<'a> {
+    /// Of the data set in `dir`, which was read as `dataset` without an error.
+    ///
+    /// # Errors
+    /// As [`Rows::read`].
+    pub fn of(dir: &Path, dataset: &'a Dataset, format: Format) -> Result<Self, DataError> {
+        Ok(match format {
+            Format::Vindr => Self::Rows(Rows::read(dir)?),
+            _ => Self::Dataset(dataset, format),
+        })
+    }
+}
+
+/// Writes the parts as one data-set folder `out`, which must not be there yet: annotations in the source's format, films
+/// by `placement`, and `notes` as `split.json`. Gives the films that had to be left out, because the format asks for
+/// their size and it could not be read.
 ///
 /// # Errors
 /// [`DataError::Write`] when the place is taken or the disk refuses; nothing is left of the folder then.
 pub fn write_folder(
     out: &Path,
     parts: &BTreeMap<Split, Vec<&Film>>,
-    rows: &Rows,
+    source: &Source<'_>,
     placement: Placement,
     notes: &serde_json::Value,
+    threads: usize,
+) -> Result<Vec<FilmFailure>, DataError> {
+    refuse_taken(out)?;
+    let notes = serde_json::to_vec_pretty(notes).expect("a JSON value has string keys");
+    match source {
+        Source::Rows(rows) => write_rows(out, parts, rows, placement, &notes).map(|()| vec![]),
+        Source::Dataset(dataset, format) => {
+            let of_part = |(&split, films): (&Split, &Vec<&Film>)| {
+                films.iter().map(move |&film| Film { split, ..film.clone() }).collect::<Vec<_>>()
+            };
+            let films = parts.iter().flat_map(of_part).collect();
+            let part = Dataset { films, classes: dataset.classes.clone(), ..Dataset::default() };
+            let films = match placement {
+                Placement::Link => FilmFiles::Link,
+                Placement::HardLink => FilmFiles::HardLink,
+                Placement::Copy => FilmFiles::Copy,
+            };
+            let options = ConvertOptions { format: *format, films, degenerate: Degenerate::Keep };
+            let converted = convert_with(&part, out, &options, &[(NOTES_FILE, &notes)], threads, &|_| {})?;
+            Ok(converted.failures)
+        }
+    }
+}
+
+/// What says how the folder was made.
+const NOTES_FILE: &str = "split.json";
+
+fn write_rows(
+    out: &Path,
+    parts: &BTreeMap<Split, Vec<&Film>>,
+    rows: &Rows,
+    placement: Placement,
+    notes: &[u8],
 ) -> Result<(), DataError> {
     let beside = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(beside).map_err(writing(beside))?;
-    refuse_taken(out)?;
     let fresh = tempfile::Builder::new().prefix(".spinexr-").tempdir_in(beside).map_err(writing(beside))?;
     fs::create_dir(fresh.path().join("annotations")).map_err(writing(out))?;
     if let Some(classes) = &rows.classes {
@@ -187,8 +245,7 @@ pub fn write_folder(
         }
         fs::write(&csv, writer.into_inner().expect(written)).map_err(writing(&csv))?;
     }
-    let text = serde_json::to_vec_pretty(notes).expect("a JSON value has string keys");
-    fs::write(fresh.path().join("split.json"), text).map_err(writing(out))?;
+    fs::write(fresh.path().join(NOTES_FILE), notes).map_err(writing(out))?;
     open_to_others(fresh.path()).map_err(writing(out))?;
     let fresh = fresh.keep();
     fs::rename(&fresh, out).map_err(|source| {

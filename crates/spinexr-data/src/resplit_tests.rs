@@ -1,5 +1,5 @@
 use super::*;
-use crate::{SplitDataset, split, test_films, vindr};
+use crate::{SplitDataset, formats, split, test_films, vindr};
 use spinexr_core::Finding;
 
 /// 60 training studies of two films and 10 test studies of one, on disk; a row has a reader of its own.
@@ -13,7 +13,7 @@ fn data_set() -> (tempfile::TempDir, Dataset) {
         for study in 0..studies {
             for view in 0..views {
                 let image = format!("{split}{study:02}{view}");
-                fs::write(images.join(format!("{image}.png")), "").unwrap();
+                test_films::write_film(&images.join(format!("{image}.png")), 48, 40, 0);
                 let finding = match study {
                     0..6 => "Vertebral collapse,1,2,30,40",
                     6..30 => "Osteophytes,1.50,2,30,40",
@@ -106,10 +106,11 @@ fn a_written_folder_is_read_again_as_it_was_shared_out() {
     for (film, part) in films.iter().zip(share_train(&dataset, &[3.0, 1.0], 5)) {
         parts.entry([Split::Train, Split::Validation][part]).or_default().push(film);
     }
-    let rows = Rows::read(dir.path()).unwrap();
+    let source = Source::of(dir.path(), &dataset, Format::Vindr).unwrap();
     for placement in [Placement::Link, Placement::HardLink, Placement::Copy] {
         let out = dir.path().join(format!("new/{placement:?}"));
-        write_folder(&out, &parts, &rows, placement, &serde_json::json!({"seed": 5})).unwrap();
+        let left_out = write_folder(&out, &parts, &source, placement, &serde_json::json!({"seed": 5}), 1);
+        assert_eq!(left_out.unwrap(), []);
         let again = vindr::read(&out).unwrap();
         split::check_leakage(&again).unwrap();
         assert_eq!(again.classes, dataset.classes);
@@ -125,7 +126,7 @@ fn a_written_folder_is_read_again_as_it_was_shared_out() {
         let text = fs::read_to_string(annotation_file(&out, Split::Train)).unwrap();
         assert!(text.contains(",rad1,Osteophytes,1.50,2,30,40\n"), "{text}");
         assert!(matches!(
-            write_folder(&out, &parts, &rows, placement, &serde_json::json!({})),
+            write_folder(&out, &parts, &source, placement, &serde_json::json!({}), 1),
             Err(DataError::Write { .. })
         ));
         // The part of its own is what training validates on, whatever fraction it asks for.
@@ -153,4 +154,45 @@ fn a_part_that_would_be_empty_and_a_share_that_is_none_are_refused() {
     assert!(matches!(share(&[1.0; 3]), Err(DataError::TooFewGroups { groups: 2, parts: 3 })));
     assert!(matches!(share(&[1.0, 0.0]), Err(DataError::Setting { .. })));
     assert!(matches!(share(&[1.0, f64::NAN]), Err(DataError::Setting { .. })));
+}
+
+/// Films, boxes and studies of every format that can say them come back in the parts they were given.
+#[test]
+fn a_data_set_of_another_format_is_shared_out_in_that_format() {
+    let (dir, dataset) = data_set();
+    for (format, keeps_studies) in [(Format::Coco, true), (Format::Voc, true), (Format::Yolo, false)] {
+        let original = dir.path().join(format!("{format}"));
+        let options = ConvertOptions { format, films: FilmFiles::Copy, degenerate: Degenerate::Keep };
+        convert_with(&dataset, &original, &options, &[], 2, &|_| {}).unwrap();
+        let read = formats::read_every_box(&original, format).unwrap();
+        let train: Vec<&Film> = read.of(Split::Train).collect();
+        let assigned = share_out(&train, GroupBy::Study, |_| None, &[3.0, 1.0], 5).unwrap();
+        let mut parts: BTreeMap<Split, Vec<&Film>> =
+            BTreeMap::from([(Split::Test, read.of(Split::Test).collect())]);
+        for (film, part) in train.iter().zip(assigned) {
+            parts.entry([Split::Train, Split::Validation][part]).or_default().push(film);
+        }
+        let source = Source::of(&original, &read, format).unwrap();
+        for placement in [Placement::Link, Placement::HardLink, Placement::Copy] {
+            let out = dir.path().join(format!("parts/{format}/{placement:?}"));
+            let notes = serde_json::json!({"seed": 5});
+            assert_eq!(write_folder(&out, &parts, &source, placement, &notes, 2).unwrap(), []);
+            assert_eq!(Format::detect(&out).unwrap(), format);
+            let again = formats::read_every_box(&out, format).unwrap();
+            assert_eq!(again.classes, read.classes);
+            for split in Split::ALL {
+                let mut wanted: Vec<_> = parts[&split].iter().map(|f| f.annotation.clone()).collect();
+                wanted.sort_by(|a, b| a.image_id.cmp(&b.image_id));
+                assert_eq!(again.annotations(split), wanted, "{format} {split}");
+            }
+            let studies: BTreeSet<_> = again.films.iter().map(|f| &f.annotation.study_id).collect();
+            assert_eq!(studies.len() < again.films.len(), keeps_studies, "{format}");
+            let text = fs::read_to_string(out.join("split.json")).unwrap();
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), notes);
+            assert!(
+                write_folder(&out, &parts, &source, placement, &notes, 2).is_err(),
+                "nothing is written over"
+            );
+        }
+    }
 }

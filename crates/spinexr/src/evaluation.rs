@@ -1,10 +1,11 @@
 //! What `evaluate run`, `model combine` and `demo` share: annotations for a set of predictions, the tables, and
 //! the report on disk.
 
+use crate::commands::data::FormatArg;
 use crate::console::{percent, table};
 use anyhow::{Context, Result, bail};
 use spinexr_core::{FilmPrediction, Split, whole_file};
-use spinexr_data::{Dataset, formats, vindr};
+use spinexr_data::{Dataset, Format, formats, vindr};
 use spinexr_dicom::{ReadOptions, read_film};
 use spinexr_eval::report::{self, ReportFile, Thumbnail};
 use spinexr_eval::run::{Protocol, RunOptions, RunReport, ThresholdSource};
@@ -12,18 +13,36 @@ use spinexr_eval::threshold::by_split;
 use spinexr_eval::{Predictions, Test, Validation, evaluate_run, records};
 use spinexr_infer::{Explainer, evidence_picture};
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longer side of a film in the report's gallery, px.
 const THUMBNAIL_SIDE_PX: u32 = 520;
+
+/// The data set that predictions are held to.
+#[derive(clap::Args)]
+pub struct AnnotationsArgs {
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC; only its annotations are read
+    #[arg(long = "annotations", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Format of the annotations; by default the one the folder is laid out in
+    #[arg(long = "annotations-format", value_enum)]
+    format: Option<FormatArg>,
+}
+
+impl AnnotationsArgs {
+    /// The format named, if one is.
+    pub fn format(&self) -> Option<Format> {
+        self.format.map(Into::into)
+    }
+}
 
 /// Predictions, and the annotated films that they are of, each in the split its record names, boxes clipped to the
 /// film. Labels of the predictions are of the annotations' classes.
 ///
 /// All test films of the data set are there, predicted or not, so that a film left out is noticed.
-pub fn read(predictions: &Path, annotations: &Path) -> Result<(Vec<FilmPrediction>, Dataset)> {
-    let mut dataset = formats::read(annotations, None)
-        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
+pub fn read(predictions: &Path, annotations: &AnnotationsArgs) -> Result<(Vec<FilmPrediction>, Dataset)> {
+    let mut dataset = formats::read(&annotations.dir, annotations.format())
+        .with_context(|| format!("reading the annotations in {}", annotations.dir.display()))?;
     let films = records::read_of_classes(predictions, &dataset.classes)?;
     let predicted: HashMap<&str, &FilmPrediction> = films.iter().map(|f| (f.image.as_str(), f)).collect();
     refuse_leak(&dataset, &predicted)?;

@@ -1,5 +1,6 @@
 //! Which films a model may have been trained on: no threshold is chosen on them, and no figure is taken from them.
 
+use crate::evaluation::AnnotationsArgs;
 use crate::exit::{CommandError, usage};
 use anyhow::{Context, anyhow};
 use spinexr_core::{FilmPrediction, Split};
@@ -8,11 +9,14 @@ use spinexr_eval::threshold::by_split;
 use spinexr_eval::{Predictions, Validation};
 use spinexr_infer::{Bundle, joint_hash};
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 
 /// Refuses records that the bundles did not make, validation films that some model was not held out from, and test films of
 /// studies that some model was trained on.
-pub fn check(bundles: &[Bundle], films: &[FilmPrediction], annotations: &Path) -> Result<(), CommandError> {
+pub fn check(
+    bundles: &[Bundle],
+    films: &[FilmPrediction],
+    annotations: &AnnotationsArgs,
+) -> Result<(), CommandError> {
     let hash = joint_hash(bundles);
     if let Some(other) = films.iter().find(|film| film.model != hash) {
         return Err(usage(anyhow!(
@@ -46,7 +50,7 @@ pub fn check(bundles: &[Bundle], films: &[FilmPrediction], annotations: &Path) -
 pub fn check_hold_outs(
     bundles: &[Bundle],
     validation: &Predictions<Validation>,
-    annotations: &Path,
+    annotations: &AnnotationsArgs,
 ) -> Result<(), CommandError> {
     held_out(bundles, validation, annotations).map(drop)
 }
@@ -55,7 +59,7 @@ pub fn check_hold_outs(
 fn held_out(
     bundles: &[Bundle],
     validation: &Predictions<Validation>,
-    annotations: &Path,
+    annotations: &AnnotationsArgs,
 ) -> Result<Option<SplitDataset>, CommandError> {
     let mut models = bundles.iter().flat_map(|b| &b.manifest().models);
     let Some(first) = models.next() else { return Ok(None) };
@@ -63,8 +67,9 @@ fn held_out(
     for model in models {
         model.check_hold_out(held).map_err(usage)?;
     }
-    let drawn = SplitDataset::read(annotations, None, held.validation_fraction, held.split_seed)
-        .with_context(|| format!("reading the annotations in {}", annotations.display()))?;
+    let drawn =
+        SplitDataset::read(&annotations.dir, annotations.format(), held.validation_fraction, held.split_seed)
+            .with_context(|| format!("reading the annotations in {}", annotations.dir.display()))?;
     first.check_hold_out(&drawn.hold_out).map_err(usage)?;
     let new: BTreeSet<&str> =
         drawn.dataset.of(Split::Validation).map(|film| film.annotation.image_id.as_str()).collect();

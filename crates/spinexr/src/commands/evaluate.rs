@@ -5,7 +5,7 @@ mod drift;
 
 use crate::Global;
 use crate::console::{percent, table};
-use crate::evaluation;
+use crate::evaluation::{self, AnnotationsArgs};
 use crate::exit::{CommandResult, Done, usage};
 use crate::training_films;
 use clap::{Subcommand, ValueEnum};
@@ -79,9 +79,8 @@ struct RunArgs {
     /// Records of `spinexr predict`
     #[arg(long, value_name = "FILE")]
     predictions: PathBuf,
-    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC; only its annotations are read
-    #[arg(long, value_name = "DIR")]
-    annotations: PathBuf,
+    #[command(flatten)]
+    annotations: AnnotationsArgs,
     /// Folder for the report
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,

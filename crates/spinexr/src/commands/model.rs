@@ -7,7 +7,7 @@ mod import;
 
 use crate::Global;
 use crate::console::table;
-use crate::evaluation;
+use crate::evaluation::{self, AnnotationsArgs};
 use crate::exit::{CommandError, CommandResult, Done, usage};
 use crate::training::{INTENDED_USE, UNKNOWN_LICENCE};
 use crate::training_films;
@@ -63,9 +63,8 @@ struct CombineArgs {
     /// Records of these bundles on validation films (and test films, for the card)
     #[arg(long, value_name = "FILE")]
     predictions: PathBuf,
-    /// Data set in the VinDr-SpineXR layout; only its annotations are read
-    #[arg(long, value_name = "DIR")]
-    annotations: PathBuf,
+    #[command(flatten)]
+    annotations: AnnotationsArgs,
     /// Bundle to write
     #[arg(short, long, value_name = "BUNDLE")]
     output: PathBuf,

@@ -1,6 +1,7 @@
 //! Data sets checked, counted, split and de-identified.
 
 use crate::{films, json, own_films, spinexr};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -80,6 +81,41 @@ fn a_split_is_what_check_and_stats_find_again() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr_of(&output).contains("--pool"));
     assert!(!dir.path().join("b").exists());
+}
+
+#[test]
+fn a_data_set_of_another_format_is_split_in_that_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let films = films().to_str().unwrap();
+    let output = run(dir.path(), &["convert", films, "--to", "coco", "-o", "coco", "--films", "link"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr_of(&output));
+    let output = run(dir.path(), &["split", "coco", "-o", "parts", "--validation", "0.3", "--by", "patient"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr_of(&output));
+    let document = json(&output);
+    assert_eq!(document["source_format"], "coco");
+    assert!(dir.path().join("parts/annotations/instances_val.json").is_file());
+    assert_eq!(run(dir.path(), &["check", "parts"]).status.code(), Some(0));
+    // Its annotations would be left behind.
+    let refused = run(dir.path(), &["deidentify", "coco", "-o", "nobody", "--key", "key", "--make-key"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr_of(&refused).contains("--to vindr"), "{}", stderr_of(&refused));
+    assert!(!dir.path().join("key").exists());
+    let [before, after] = ["coco", "parts"].map(|set| json(&run(dir.path(), &["stats", set])));
+    let boxes =
+        |part: &Value| -> u64 { part["boxes"].as_object().unwrap().values().filter_map(Value::as_u64).sum() };
+    let to_share = |stats: &Value, count: &dyn Fn(&Value) -> u64| -> u64 {
+        ["train", "validation"]
+            .iter()
+            .filter(|part| stats[part].is_object())
+            .map(|part| count(&stats[part]))
+            .sum()
+    };
+    for count in [&boxes as &dyn Fn(&Value) -> u64, &|part| part["films"].as_u64().unwrap()] {
+        assert!(to_share(&before, count) > 0);
+        assert_eq!(to_share(&before, count), to_share(&after, count));
+        assert_eq!(count(&before["test"]), count(&after["test"]));
+    }
+    assert_eq!(after["validation"]["films"], document["parts"]["validation"]["films"]);
 }
 
 #[test]

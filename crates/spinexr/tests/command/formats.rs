@@ -169,6 +169,17 @@ fn a_detector_of_other_classes_is_trained_and_evaluated() {
     );
     assert_eq!(report["classes"], serde_json::json!(["square", "bar, dark"]));
     assert_eq!(report["counts"]["test"]["boxes"]["square"], 2);
+    // The format can be named, and a wrong one is not read as if it were the right one.
+    let named = |format: &str| {
+        spinexr(dir.path())
+            .args(["evaluate", "run", "--predictions", "out/predictions.jsonl", "--annotations", "voc"])
+            .args(["--annotations-format", format])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    };
+    assert!(named("voc") && !named("coco"));
     let page = fs::read_to_string(dir.path().join("report/report.html")).unwrap();
     assert!(page.contains("bar, dark") && !page.contains("LT10"));
 

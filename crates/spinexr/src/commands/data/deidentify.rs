@@ -10,7 +10,7 @@ use serde_json::json;
 use spinexr_core::progress::Progress;
 use spinexr_core::{Split, whole_file};
 use spinexr_data::resplit::Rows;
-use spinexr_data::vindr;
+use spinexr_data::{Format, vindr};
 use spinexr_dicom::{
     Dates, DeidentifyOptions, DeidentifyReport, Key, Limits, MaskRect, Retain, deidentify, find_films,
     read_header,
@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
     A data set in the VinDr-SpineXR layout keeps its layout, with new ids in its annotations.\n\n\
     No program sees a name that is part of the picture: look at the films before you hand them on.")]
 pub struct Args {
-    /// DICOM films, folders of them, or one data set in the VinDr-SpineXR layout
+    /// DICOM films, folders of them, or one data set in the VinDr-SpineXR layout (`data convert --to vindr` makes it one)
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
     /// Folder of the new films; must be new or empty
@@ -106,6 +106,7 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
     if let Some(map) = args.map.as_ref().filter(|map| map.exists()) {
         return Err(usage(anyhow!("{}: there is a file of that name", map.display())));
     }
+    refuse_other_formats(&args.inputs)?;
     let key = read_key(args)?;
     let data_set = args.inputs.iter().find(|input| input.join("annotations").is_dir());
     let jobs = match data_set {
@@ -191,6 +192,23 @@ fn refuse_occupied(out: &Path) -> Result<(), CommandError> {
         Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     };
     if is_free { Ok(()) } else { Err(usage(anyhow!("{}: expected a new or empty folder", out.display()))) }
+}
+
+/// Their annotations would be left behind, with names of films that are there no more.
+fn refuse_other_formats(inputs: &[PathBuf]) -> Result<(), CommandError> {
+    for input in inputs {
+        match Format::detect(input) {
+            Ok(Format::Vindr) | Err(_) => {}
+            Ok(format) => {
+                let dir = input.display();
+                return Err(usage(anyhow!(
+                    "{dir} is a data set in the format {format}, whose annotations this command does not rewrite; \
+                     `spinexr data convert {dir} --to vindr -o NEW` first, and de-identify NEW"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn read_key(args: &Args) -> Result<Key, CommandError> {

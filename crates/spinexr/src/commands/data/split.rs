@@ -1,14 +1,15 @@
 //! `spinexr data split`: parts or folds by study or patient, even in every finding.
 
 use crate::Global;
+use crate::commands::data::FormatArg;
 use crate::console::{Bar, list_failures, table};
 use crate::exit::{CommandError, CommandResult, Done, usage};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use serde_json::json;
 use spinexr_core::Split;
-use spinexr_data::resplit::{GroupBy, PartCounts, Placement, Rows, refuse_taken, share_out, write_folder};
-use spinexr_data::{Dataset, Film, headers, vindr};
+use spinexr_data::resplit::{GroupBy, PartCounts, Placement, Source, refuse_taken, share_out, write_folder};
+use spinexr_data::{Dataset, Film, FilmFailure, Format, formats, headers, vindr};
 use spinexr_dicom::{Examined, Limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,15 +18,19 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:\n  \
     spinexr data split /data/vindr-spinexr -o split --validation 0.15\n  \
     spinexr data split /data/own -o split --validation 0.15 --test 0.2 --by patient --seed 7\n  \
-    spinexr data split /data/vindr-spinexr -o folds --folds 5       folds/fold1 … folds/fold5\n\n\
+    spinexr data split /data/vindr-spinexr -o folds --folds 5       folds/fold1 … folds/fold5\n  \
+    spinexr data split /data/coco-set -o split --validation 0.2 --by patient\n\n\
     Findings are shared out evenly by iterative stratification (Sechidis et al., 2011). The same films and seed \
     give the same parts. Each new folder is a data set; `train` takes its validation part as it is. A test part that is there already stays as it is, unless --pool is given.")]
 pub struct Args {
-    /// Data set in the VinDr-SpineXR layout
+    /// Data set: VinDr-SpineXR, COCO, YOLO or Pascal VOC; the new one is in the same format
     dir: PathBuf,
     /// Folder of the new data set, or of the folds; must not be there yet
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
+    /// Format of the data set; by default the one the folder is laid out in
+    #[arg(long, value_enum)]
+    format: Option<FormatArg>,
     /// Share of the films for validation
     #[arg(long, value_name = "SHARE", conflicts_with = "folds")]
     validation: Option<f64>,
@@ -73,7 +78,16 @@ type Part<'a> = (String, Vec<&'a Film>);
 pub fn run(args: &Args, global: &Global) -> CommandResult {
     let shares = shares(args)?;
     refuse_taken(&args.out).map_err(usage)?;
-    let dataset = vindr::read(&args.dir).map_err(anyhow::Error::from)?;
+    let format = match args.format {
+        Some(format) => format.into(),
+        None => Format::detect(&args.dir).map_err(anyhow::Error::from)?,
+    };
+    // VinDr-SpineXR's rows are copied, whatever is made of them; other formats are written from what was read.
+    let dataset = match format {
+        Format::Vindr => vindr::read(&args.dir),
+        _ => formats::read_every_box(&args.dir, format),
+    };
+    let dataset = dataset.map_err(anyhow::Error::from)?;
     let (pool, kept): (Vec<&Film>, Vec<&Film>) =
         dataset.films.iter().partition(|film| args.pool || film.split == Split::Train);
     for (part, asked) in [(Split::Test, args.test.is_some()), (Split::Validation, true)] {
@@ -98,7 +112,7 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
     }
     let kept_test: Vec<&Film> = kept.into_iter().filter(|film| film.split == Split::Test).collect();
 
-    let rows = Rows::read(&args.dir).map_err(anyhow::Error::from)?;
+    let source = Source::of(&args.dir, &dataset, format).map_err(anyhow::Error::from)?;
     let counts: BTreeMap<&str, PartCounts> =
         parts.iter().map(|(name, films)| (name.as_str(), PartCounts::of(films.iter().copied()))).collect();
     let document = json!({
@@ -109,10 +123,11 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
         "shares": shares.iter().cloned().collect::<BTreeMap<_, _>>(),
         "pool": args.pool,
         "source": args.dir,
+        "source_format": format,
         "parts": counts,
         "kept_test": (!kept_test.is_empty()).then(|| PartCounts::of(kept_test.iter().copied())),
     });
-    write(args, parts.as_slice(), &kept_test, &rows, &document)?;
+    let left_out = write(args, parts.as_slice(), &kept_test, &source, &document, global.thread_count())?;
 
     print_balance(&parts, &values, &kept_test);
     eprintln!("written to {}", args.out.display());
@@ -120,8 +135,9 @@ pub fn run(args: &Args, global: &Global) -> CommandResult {
         eprintln!("films whose patient could not be read ({}):", unread.len());
         list_failures(unread.iter());
     }
+    list_failures(left_out.iter().map(|film| &film.error));
     global.print_json(&document)?;
-    Ok(if unread.is_empty() { Done::All } else { Done::SomeFailed })
+    Ok(if unread.is_empty() && left_out.is_empty() { Done::All } else { Done::SomeFailed })
 }
 
 /// Names and shares of the new parts.
@@ -164,9 +180,10 @@ fn write(
     args: &Args,
     parts: &[Part<'_>],
     kept_test: &[&Film],
-    rows: &Rows,
+    source: &Source<'_>,
     document: &serde_json::Value,
-) -> anyhow::Result<()> {
+    threads: usize,
+) -> anyhow::Result<Vec<FilmFailure>> {
     let placement = match args.films {
         FilmsArg::Link => Placement::Link,
         FilmsArg::Hardlink => Placement::HardLink,
@@ -185,18 +202,20 @@ fn write(
                 by_split.insert(split, films);
             }
         }
-        return write_folder(&args.out, &by_split, rows, placement, document).map_err(anyhow::Error::from);
+        return Ok(write_folder(&args.out, &by_split, source, placement, document, threads)?);
     };
+    let mut left_out = vec![];
     for fold in 1..=folds {
         let name = format!("fold{fold}");
         let mut by_split: BTreeMap<Split, Vec<&Film>> = test_part.clone().into_iter().collect();
         by_split.insert(Split::Validation, named(&name));
         let others = parts.iter().filter(|(part, _)| *part != name && part.starts_with("fold"));
         by_split.insert(Split::Train, others.flat_map(|(_, films)| films).copied().collect());
-        write_folder(&args.out.join(&name), &by_split, rows, placement, document)
+        let of_fold = write_folder(&args.out.join(&name), &by_split, source, placement, document, threads)
             .with_context(|| format!("writing {name}"))?;
+        left_out = of_fold; // every fold has the same films
     }
-    Ok(())
+    Ok(left_out)
 }
 
 /// Counts of each part, and the share each has of what was shared out.

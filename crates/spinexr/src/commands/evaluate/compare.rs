@@ -3,7 +3,7 @@
 use super::ProtocolArg;
 use crate::Global;
 use crate::console::{percent, table};
-use crate::evaluation;
+use crate::evaluation::{self, AnnotationsArgs};
 use crate::exit::{CommandResult, Done, usage};
 use anyhow::{Context, anyhow};
 use clap::ValueEnum;
@@ -23,9 +23,8 @@ pub struct CompareArgs {
     /// Records of a run, as NAME=FILE; a FILE alone is a method of its own
     #[arg(required = true, value_name = "[NAME=]FILE")]
     runs: Vec<String>,
-    /// Data set in the VinDr-SpineXR layout; only its annotations are read
-    #[arg(long, value_name = "DIR")]
-    annotations: PathBuf,
+    #[command(flatten)]
+    annotations: AnnotationsArgs,
     /// Folder for the report
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
