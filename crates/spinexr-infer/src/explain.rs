@@ -122,6 +122,8 @@ impl Explainer {
             let film = prepare_film(radiograph, &spec.input);
             let image = spec.normalisation.apply(self.image(&film)); // [1, C, H, W]
             match network {
+                // What it is asked is not whether the film is abnormal.
+                Network::Classifier(_) if !spec.is_of_ensemble() => {}
                 Network::Classifier(network) => {
                     let map = grad_cam(network, image, 0).pop().expect("one film, one map");
                     of_classifiers.push(FilmMap::new(&map, &film));

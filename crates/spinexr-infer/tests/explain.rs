@@ -12,7 +12,7 @@ use spinexr_infer::overlay::OverlayOptions;
 use spinexr_infer::{Bundle, Explainer, Explanation, evidence_picture};
 use spinexr_models::Architecture;
 use std::path::Path;
-use support::{bundle, detector_of, pipeline, predictions, write_dicom};
+use support::{bundle, classifier, detector_of, pipeline, predictions, write_dicom};
 
 const FAMILIES: [Architecture; 4] = [
     Architecture::RetinanetMini,
@@ -80,4 +80,18 @@ fn a_film_without_boxes_has_no_evidence() {
         assert_eq!(explanation, Explanation { abnormal: None, boxes: vec![] }, "{architecture}");
         assert_eq!(coloured(&film, &explanation, &path), 0, "{architecture}");
     }
+}
+
+#[test]
+fn a_classifier_of_other_classes_says_nothing_of_abnormal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("film.dcm");
+    write_dicom(&path, 300, 200, 2);
+    let own = classifier("a", Architecture::DensenetMiniA, 1);
+    let (mut other, weights) = classifier("b", Architecture::DensenetMiniA, 2);
+    other.classes = vec!["cat".to_owned()];
+    let (_, alone) = explain(&bundle(vec![own.clone()], None), &path);
+    let (_, both) = explain(&bundle(vec![own, (other.clone(), weights.clone())], None), &path);
+    assert!(alone.abnormal.is_some() && both == alone);
+    assert_eq!(explain(&bundle(vec![(other, weights)], None), &path).1.abnormal, None);
 }

@@ -112,7 +112,7 @@ mod tests {
                 )));
                 (p / (1.0 - p)).ln() as f32
             };
-            speaking[level] += check_places(&evidence, &maps, level, &logit);
+            speaking[level] += check_places(&detection, &evidence, &maps, level, &logit);
         }
         assert!(speaking[..2].iter().all(|places| *places > 1), "places that speak, by map: {speaking:?}");
     }

@@ -61,7 +61,7 @@ mod tests {
                 let logits = plain.head.class_logits(level, maps[level].clone());
                 first(logits.narrow(1, place, 1).narrow(2, detection.class, 1))
             };
-            speaking += check_places(&evidence, &maps, level, &logit);
+            speaking += check_places(&detection, &evidence, &maps, level, &logit);
         }
         assert!(speaking > 4, "{speaking} places speak for their boxes");
     }

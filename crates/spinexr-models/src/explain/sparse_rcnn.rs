@@ -86,8 +86,11 @@ mod tests {
         let device = Device::flex();
         let plain = init(&device);
         let maps = plain.pyramid(noise(size, &device));
-        let output = plain.refine(&maps, &[content]);
+        let autodiff = for_explaining(init(&device.clone().autodiff()));
+        let own_maps = autodiff.pyramid(noise(size, &device.clone().autodiff()));
+        let own = autodiff.refine(&own_maps, &[content]);
         // The boxes that each stage begins with, which are held.
+        let output = plain.refine(&maps, &[content]);
         let mut held = vec![plain.first_boxes(&[content])];
         held.extend(output.stages.iter().map(|stage| stage.boxes.clone()));
         let last_logits = |maps: &[Tensor<4>]| {
@@ -101,10 +104,8 @@ mod tests {
             }
             logits.unwrap()
         };
-        let autodiff = for_explaining(init(&device.clone().autodiff()));
-        let own_maps = autodiff.pyramid(noise(size, &device.autodiff()));
         for (detection, evidence) in explained {
-            let proposal = output.proposal_of(&detection).unwrap();
+            let proposal = own.proposal_of(&detection).unwrap();
             let of_levels = autodiff.contributions(&own_maps, content, proposal, detection.class);
             let logit = |maps: &[Tensor<4>]| {
                 first(last_logits(maps).narrow(1, proposal, 1).narrow(2, detection.class, 1))
@@ -112,7 +113,7 @@ mod tests {
             let mut speaking = 0;
             for (level, of_level) in of_levels.iter().enumerate() {
                 let evidence = of_level.clone().evidence((96.0, 64.0));
-                speaking += check_places(&evidence, &maps, level, &logit);
+                speaking += check_places(&detection, &evidence, &maps, level, &logit);
             }
             assert!(speaking > 4, "{speaking} places speak for their box");
             assert_eq!(evidence, on_finest(&of_levels).evidence((96.0, 64.0)));
