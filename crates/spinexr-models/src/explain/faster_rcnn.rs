@@ -32,22 +32,21 @@ impl ExplainBoxes for FasterRcnn {
         let found = found.expect("one image, one list")?;
         Ok(explain_each(found, most, size, |detection| {
             let proposal = output.proposal_of(detection, content_px).expect(READ_FROM);
-            self.contributions(&maps, output.proposals[proposal].xyxy.into(), detection.class).1
+            self.contributions(&maps, output.proposals[proposal].xyxy.into(), detection.class)
         }))
     }
 }
 
 impl FasterRcnn {
-    /// The map that a proposal is pooled from, and what each of its places adds to the logit of a class.
-    fn contributions(&self, maps: &[Tensor<4>], proposal: [f32; 4], class: usize) -> (usize, Contributions) {
+    /// What each place of the map that a proposal is pooled from adds to the logit of a class.
+    fn contributions(&self, maps: &[Tensor<4>], proposal: [f32; 4], class: usize) -> Contributions {
         let level = self.pooled_level(proposal);
-        let of_map = Contributions::of_one(&maps[level], |map| {
+        Contributions::of_one(&maps[level], |map| {
             let mut maps = maps.to_vec();
             maps[level] = map;
             let rois = self.roi_heads.forward(self.pool(&maps, &[vec![proposal]]));
             against_the_others(rois.class_logits, 1 + class)
-        });
-        (level, of_map)
+        })
     }
 }
 

@@ -1,13 +1,13 @@
 //! Sparse R-CNN: a box's logit is the last stage's, which every stage has a part in.
 //!
-//! The gradient goes through all stages, by the proposals' features, and so reaches what each stage pooled, of the
-//! box's own proposal and of those that it looked at: a stage before the last hands over what it saw in the features
-//! alone, and the last stage for itself explains only how it was moved from there. The boxes that each stage pools at
-//! are held fixed, as in training.
+//! The gradient goes through all stages, by the proposals' features, and so reaches what each stage pooled, for the
+//! box's own proposal and for those that it looked at: the last stage alone would leave out what its features hold from
+//! the stages before. The boxes that each stage pools at are held fixed, as in training.
 //!
 //! Proposals are pooled from the map that suits their size, so several maps have a part. They are brought onto the grid
 //! of the finest: a place of a coarser one gives equal shares to the finest places under it, and the sum over places
-//! stays what they add to the logit.
+//! stays what they add to the logit. Layer norms take away what all features of a place have in common, so values are
+//! small beside what the logit loses when a place is blotted out; which places are the highest is the same.
 
 use burn::tensor::Tensor;
 
