@@ -1,6 +1,6 @@
 //! Where on a film the evidence for a network's answer lies.
 //!
-//! - [`grad_cam`], for classifiers: a map of the film's logit.
+//! - [`grad_cam()`], for classifiers: a map of the film's logit.
 //! - [`ExplainBoxes`], for detectors: a map of each box's logit. Gradient times activation, summed over channels, at each
 //!   place of the pyramid maps that the logit was read from: Grad-CAM without the mean over places, as ODAM, Zhao and
 //!   Chan (arXiv 2304.06354), explains single detections. With the mean, every box of a class would get the same map.

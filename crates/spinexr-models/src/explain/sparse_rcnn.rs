@@ -6,8 +6,8 @@
 //!
 //! Proposals are pooled from the map that suits their size, so several maps have a part. They are brought onto the grid
 //! of the finest: a place of a coarser one gives equal shares to the finest places under it, and the sum over places
-//! stays what they add to the logit. Layer norms take away what all features of a place have in common, so values are
-//! small beside what the logit loses when a place is blotted out; which places are the highest is the same.
+//! stays what they add to the logit. Layer norms cancel most of a factor that all features of a place share, so
+//! values are small beside what the logit loses when the place is blotted out; their order tells.
 
 use burn::tensor::Tensor;
 
