@@ -33,6 +33,7 @@ fn thumbnail(_: &str) -> Option<Thumbnail> {
         height_px: height,
         scale,
         evidence: None,
+        box_evidence: None,
     })
 }
 

@@ -6,9 +6,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 use spinexr_core::{ClassList, Finding, Gate, Label, Split};
 use spinexr_eval::coco::{self, Protocol as BoxProtocol};
+use spinexr_eval::report::{self, Thumbnail};
 use spinexr_eval::run::{self, LossCurve, Protocol, RunOptions, RunReport, ThresholdSource, evaluate_run};
 use spinexr_eval::threshold::{Predictions, Test, Truth, Validation};
-use spinexr_eval::{EvalError, records, report};
+use spinexr_eval::{EvalError, records};
 use std::collections::BTreeSet;
 
 fn options() -> RunOptions {
@@ -307,6 +308,31 @@ fn subgroups_share_out_the_films_and_small_ones_are_marked() {
     assert_eq!((whole[0].map50, whole[0].map50_ci), (framework.map50, framework.map50_ci));
     let html = report::html(&report, &|_| None);
     assert!(html.contains("MAKER B") && html.contains("80 and over"));
+}
+
+#[test]
+fn pictures_of_evidence_stand_under_their_films() {
+    let report = evaluate(&made_up::make(40, 60, 5, 22)).unwrap();
+    let shown = |evidence: Option<Vec<u8>>, box_evidence: Option<Vec<u8>>| {
+        let thumbnail = Thumbnail {
+            bytes: vec![1],
+            mime: "image/png".into(),
+            width_px: 4,
+            height_px: 6,
+            scale: [0.1, 0.1],
+            evidence,
+            box_evidence,
+        };
+        let html = report::html(&report, &|_| Some(thumbnail.clone()));
+        ["evidence for abnormal lies\"", "evidence for each proposed box lies\""]
+            .map(|what| html.matches(what).count())
+    };
+    let films = report.cases.len();
+    assert!(films > 0);
+    assert_eq!(shown(None, None), [0, 0]);
+    assert_eq!(shown(Some(vec![2]), None), [films, 0]);
+    assert_eq!(shown(None, Some(vec![3])), [0, films]);
+    assert_eq!(shown(Some(vec![2]), Some(vec![3])), [films; 2]);
 }
 
 #[test]

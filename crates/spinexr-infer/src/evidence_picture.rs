@@ -4,7 +4,7 @@
 use crate::explain::{Explanation, FilmMap};
 use crate::overlay::{INK, OverlayOptions, class_colour, display_picture, render_tinted};
 use image::{GrayImage, Rgb, RgbImage, Rgba, RgbaImage};
-use spinexr_core::{BoxXyxy, FilmPrediction};
+use spinexr_core::{BoxXyxy, Detection, FilmPrediction};
 use spinexr_dicom::Radiograph;
 
 /// Shares of the peak below this leave the film as it is.
@@ -56,6 +56,70 @@ pub fn veil(map: &FilmMap) -> RgbaImage {
     })
 }
 
+/// What spoke for each of some boxes, in the colour of its class; where several speak, the strongest is seen.
+#[derive(Debug)]
+pub struct BoxEvidence<'a>(Vec<OfBox<'a>>);
+
+#[derive(Debug)]
+struct OfBox<'a> {
+    xyxy: BoxXyxy,
+    colour: [u8; 3],
+    map: &'a FilmMap,
+    peak: f32,
+}
+
+impl<'a> BoxEvidence<'a> {
+    /// Of those of the boxes `shown` that the explanation knows; `None` when it knows none.
+    pub fn of<'b>(
+        shown: impl IntoIterator<Item = &'b Detection>,
+        explanation: &'a Explanation,
+    ) -> Option<Self> {
+        let of_box = |b: &Detection| {
+            let map = explanation.of_box(b)?;
+            Some(OfBox { xyxy: b.xyxy, colour: class_colour(&b.label), map, peak: map.peak() })
+        };
+        let boxes: Vec<OfBox<'_>> = shown.into_iter().filter_map(of_box).collect();
+        (!boxes.is_empty()).then_some(Self(boxes))
+    }
+
+    /// Share of a box's peak, and its colour, at a place of the film, `x` and `y` in `0..=1`.
+    fn at(&self, x: f32, y: f32) -> (f32, [f32; 3]) {
+        let of_boxes = self.0.iter().map(|b| (b.map.share_at(x, y, b.peak), b.colour.map(f32::from)));
+        of_boxes.max_by(|a, b| a.0.total_cmp(&b.0)).expect("there is at least one box")
+    }
+
+    /// A film picture, tinted, with the boxes drawn; `scale`: px of the picture a film px, horizontally and vertically.
+    pub fn tinted(&self, film: &GrayImage, scale: [f32; 2]) -> RgbImage {
+        let (width, height) = (film.width() as f32, film.height() as f32);
+        let mut picture = RgbImage::from_fn(film.width(), film.height(), |x, y| {
+            let (share, colour) = self.at((x as f32 + 0.5) / width, (y as f32 + 0.5) / height);
+            tint(film.get_pixel(x, y).0[0], colour, share)
+        });
+        for b in &self.0 {
+            let last = |side: u32| side.saturating_sub(1) as f32;
+            let drawn = b.xyxy.scale(scale[0], scale[1]).clip(last(film.width()), last(film.height()));
+            let [left, top, right, bottom] =
+                [drawn.x1, drawn.y1, drawn.x2, drawn.y2].map(|v| v.round() as u32);
+            let level = (left..=right).flat_map(|x| [(x, top), (x, bottom)]);
+            let upright = (top..=bottom).flat_map(|y| [(left, y), (right, y)]);
+            for (x, y) in level.chain(upright) {
+                picture.put_pixel(x, y, Rgb(b.colour));
+            }
+        }
+        picture
+    }
+
+    /// The evidence alone, to be laid over a film of any scale, as [`veil`].
+    pub fn veil(&self) -> RgbaImage {
+        let FilmMap { height, width, .. } = *self.0[0].map;
+        RgbaImage::from_fn(width as u32, height as u32, |x, y| {
+            let (share, colour) = self.at((x as f32 + 0.5) / width as f32, (y as f32 + 0.5) / height as f32);
+            let [r, g, b] = colour.map(|c| c as u8);
+            Rgba([r, g, b, (cover(share) * 255.0).round() as u8])
+        })
+    }
+}
+
 /// The picture; a half that has nothing to show (no classifier, or no box with an explanation) is left out, and with
 /// neither the film with its boxes is shown.
 pub fn render(
@@ -66,9 +130,7 @@ pub fn render(
 ) -> RgbImage {
     let film = display_picture(film);
     let shown = prediction.boxes.iter().filter(|b| b.score >= options.min_score);
-    let evidence: Vec<(BoxXyxy, [f32; 3], &FilmMap)> = shown
-        .filter_map(|b| Some((b.xyxy, class_colour(&b.label).map(f32::from), explanation.of_box(b)?)))
-        .collect();
+    let evidence = BoxEvidence::of(shown, explanation);
     let mut halves = vec![];
     if let Some(map) = &explanation.abnormal {
         let peak = map.peak();
@@ -82,19 +144,16 @@ pub fn render(
             tint(grey, heat(share), share)
         }));
     }
-    if !evidence.is_empty() || halves.is_empty() {
+    if evidence.is_some() || halves.is_empty() {
         let note = "colour: what spoke for each box at its place (gradient x activation)";
-        let notes = if evidence.is_empty() { vec![] } else { vec![note.to_owned()] };
+        let notes = evidence.iter().map(|_| note.to_owned()).collect();
         let options = OverlayOptions { notes, ..options.clone() };
-        let peaks: Vec<f32> = evidence.iter().map(|(_, _, map)| map.peak()).collect();
-        halves.push(render_tinted(&film, prediction, &options, |x, y, grey| {
-            // Where several boxes have evidence, the strongest is seen.
-            let strongest = evidence
-                .iter()
-                .zip(&peaks)
-                .map(|((_, colour, map), peak)| (map.share_at(x, y, *peak), *colour))
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            strongest.map_or(Rgb([grey; 3]), |(share, colour)| tint(grey, colour, share))
+        halves.push(render_tinted(&film, prediction, &options, |x, y, grey| match &evidence {
+            Some(evidence) => {
+                let (share, colour) = evidence.at(x, y);
+                tint(grey, colour, share)
+            }
+            None => Rgb([grey; 3]),
         }));
     }
     beside(&halves)
@@ -117,6 +176,8 @@ fn beside(pictures: &[RgbImage]) -> RgbImage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explain::ExplainedBox;
+    use spinexr_core::Finding;
 
     #[test]
     fn stronger_evidence_is_lighter_and_covers_more() {
@@ -156,5 +217,39 @@ mod tests {
         }
         let nothing = veil(&FilmMap { height: 1, width: 1, values: vec![0.0] });
         assert_eq!(nothing.get_pixel(0, 0).0[3], 0);
+    }
+
+    #[test]
+    fn boxes_are_tinted_in_the_colours_of_their_classes() {
+        let film = GrayImage::from_pixel(40, 60, image::Luma([80]));
+        let explained = |class: Finding, xyxy: [f32; 4], cell: usize, value: f32| {
+            let mut values = vec![0.0; 6];
+            values[cell] = value;
+            let found = Detection { label: class.label(), score: 0.5, xyxy: BoxXyxy::from(xyxy) };
+            ExplainedBox { found, map: FilmMap { height: 3, width: 2, values } }
+        };
+        let (one, other) = (Finding::Osteophytes, Finding::SurgicalImplant);
+        let boxes = vec![
+            explained(one, [10.0, 10.0, 70.0, 30.0], 0, 2.0),
+            explained(other, [90.0, 90.0, 150.0, 110.0], 5, 9.0),
+        ];
+        let explanation = Explanation { abnormal: None, boxes };
+        let shown = explanation.boxes.iter().map(|b| &b.found);
+        let evidence = BoxEvidence::of(shown, &explanation).expect("both boxes are known");
+        // The film is 160 × 240 px.
+        let picture = evidence.tinted(&film, [0.25, 0.25]);
+        assert_eq!(picture.get_pixel(3, 5).0, class_colour(&one.label()), "a box's left side");
+        assert_eq!(picture.get_pixel(30, 28).0, class_colour(&other.label()), "a box's lower side");
+        assert_eq!(picture.get_pixel(30, 5).0, [80; 3], "nothing speaks here");
+        let share = cover(1.0);
+        for (class, x, y) in [(one, 15, 15), (other, 30, 50)] {
+            let colour = class_colour(&class.label()).map(f32::from);
+            assert_eq!(picture.get_pixel(x, y).0, tint(80, colour, 1.0).0, "{x}, {y}");
+            let Rgba([r, g, b, a]) = *evidence.veil().get_pixel(x / 20, y / 20);
+            assert_eq!(([r, g, b], a), (class_colour(&class.label()), (share * 255.0).round() as u8));
+        }
+        let elsewhere =
+            Detection { label: one.label(), score: 0.5, xyxy: BoxXyxy::from([90.0, 90.0, 150.0, 110.0]) };
+        assert!(BoxEvidence::of([&elsewhere], &explanation).is_none(), "a box that nothing is known of");
     }
 }

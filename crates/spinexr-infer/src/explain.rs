@@ -7,14 +7,14 @@
 use crate::InferError;
 use crate::bundle::Bundle;
 use crate::manifest::ModelSpec;
-use crate::model::box_on_film;
+use crate::model::{box_on_film, wrong_weights};
 use burn::tensor::{Device, Tensor, TensorData};
 use spinexr_core::{BoxXyxy, ClassList, Detection, whole_file};
 use spinexr_data::{PreparedFilm, prepare_film};
 use spinexr_dicom::{Limits, Policy, Radiograph, ReadOptions, npy, read_film};
-use spinexr_models::explain::{EvidenceMap, box_evidence, for_explaining, grad_cam};
-use spinexr_models::weights::{self, Strictness};
-use spinexr_models::{DenseNet, DetectorConfig, NotFinite, RetinaNet};
+use spinexr_models::explain::{EvidenceMap, ExplainBoxes, for_explaining, grad_cam};
+use spinexr_models::weights::{self, StateDict, Strictness};
+use spinexr_models::{DenseNet, NotFinite};
 use std::path::Path;
 
 /// Cells along the longer side of a film's map.
@@ -56,8 +56,6 @@ pub struct Explanation {
 #[derive(Debug)]
 pub struct Explainer {
     models: Vec<(ModelSpec, Network)>,
-    /// Detectors of another family: they have no explanation.
-    unexplained: Vec<String>,
     /// With autodiff.
     device: Device,
     limits: Limits,
@@ -67,7 +65,24 @@ pub struct Explainer {
 #[derive(Debug)]
 enum Network {
     Classifier(Box<DenseNet>),
-    Detector(Box<RetinaNet>, ClassList),
+    Detector(Box<dyn ExplainBoxes + Send + Sync>, ClassList),
+}
+
+impl Network {
+    fn load(spec: &ModelSpec, state: &StateDict, device: &Device) -> Result<Self, InferError> {
+        let wrong = |error| wrong_weights(spec, &error);
+        match (spec.densenet(), spec.detector()) {
+            (Some(config), _) => {
+                let network = weights::load_state_dict(config.init(device), state, Strictness::Exact);
+                Ok(Self::Classifier(Box::new(for_explaining(network.map_err(wrong)?))))
+            }
+            (None, Some(config)) => {
+                let network = config.load_to_explain(state, device).map_err(wrong)?;
+                Ok(Self::Detector(network, spec.class_list()?))
+            }
+            (None, None) => unreachable!("an architecture is a classifier or a detector"),
+        }
+    }
 }
 
 impl Explainer {
@@ -77,42 +92,14 @@ impl Explainer {
     /// Weights that do not fit their architecture; see [`crate::model::load_models`].
     pub fn load(bundles: &[Bundle], device: &Device, limits: Limits, frame: u32) -> Result<Self, InferError> {
         let device = device.clone().autodiff();
-        let (mut models, mut unexplained) = (vec![], vec![]);
+        let mut models = vec![];
         for bundle in bundles {
             for spec in &bundle.manifest().models {
-                let state = bundle.state_dict(&spec.name)?;
-                let wrong = |error: weights::WeightsError| InferError::ModelWeights {
-                    model: spec.name.clone(),
-                    architecture: spec.architecture.to_string(),
-                    message: error.to_string(),
-                };
-                let network = if let Some(config) = spec.architecture.classifier_config() {
-                    let final_relu = spec.final_relu.unwrap_or(config.final_relu);
-                    let config = config
-                        .with_num_classes(spec.classes.len())
-                        .with_in_channels(spec.in_channels)
-                        .with_final_relu(final_relu);
-                    let network = weights::load_state_dict(config.init(&device), &state, Strictness::Exact);
-                    Network::Classifier(Box::new(for_explaining(network.map_err(wrong)?)))
-                } else if let Some(DetectorConfig::RetinaNet(config)) = spec.architecture.detector_config() {
-                    let classes = spec.class_list()?;
-                    let mut config = config.with_num_classes(classes.len());
-                    config.backbone.in_channels = spec.in_channels;
-                    let network = weights::load_state_dict(config.init(&device), &state, Strictness::Exact);
-                    Network::Detector(Box::new(for_explaining(network.map_err(wrong)?)), classes)
-                } else {
-                    unexplained.push(spec.name.clone());
-                    continue;
-                };
+                let network = Network::load(spec, &bundle.state_dict(&spec.name)?, &device)?;
                 models.push((spec.clone(), network));
             }
         }
-        Ok(Self { models, unexplained, device, limits, frame })
-    }
-
-    /// Names of the models that have no explanation.
-    pub fn unexplained(&self) -> &[String] {
-        &self.unexplained
+        Ok(Self { models, device, limits, frame })
     }
 
     /// Reads a film file and explains it.
@@ -135,6 +122,8 @@ impl Explainer {
             let film = prepare_film(radiograph, &spec.input);
             let image = spec.normalisation.apply(self.image(&film)); // [1, C, H, W]
             match network {
+                // What it is asked is not whether the film is abnormal.
+                Network::Classifier(_) if !spec.is_of_ensemble() => {}
                 Network::Classifier(network) => {
                     let map = grad_cam(network, image, 0).pop().expect("one film, one map");
                     of_classifiers.push(FilmMap::new(&map, &film));
@@ -143,7 +132,7 @@ impl Explainer {
                     let (height, width) = film.content_px();
                     let detect = spec.detect.expect("checked with the manifest");
                     let content = (height as f32, width as f32);
-                    let found = box_evidence(network, image, content, &detect, MOST_BOXES);
+                    let found = network.box_evidence(image, content, &detect, MOST_BOXES);
                     let found = found.map_err(|NotFinite(what)| InferError::NotFinite {
                         image: radiograph.header.image_id.clone(),
                         model: spec.name.clone(),

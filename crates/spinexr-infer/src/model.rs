@@ -295,7 +295,7 @@ fn values(x: Tensor<2>) -> Vec<f32> {
     x.try_into_vec_as::<f32>().expect("a network gives float tensors that can be read back")
 }
 
-fn wrong_weights(spec: &ModelSpec, error: &weights::WeightsError) -> InferError {
+pub(crate) fn wrong_weights(spec: &ModelSpec, error: &weights::WeightsError) -> InferError {
     InferError::ModelWeights {
         model: spec.name.clone(),
         architecture: spec.architecture.to_string(),

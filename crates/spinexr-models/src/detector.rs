@@ -10,6 +10,7 @@ use spinexr_core::BoxXyxy;
 
 use crate::efficientdet::EfficientDetConfig;
 use crate::efficientdet::inference::EfficientDetInference;
+use crate::explain::{ExplainBoxes, for_explaining};
 use crate::faster_rcnn::{FasterRcnnConfig, FasterRcnnInference};
 use crate::resnet::NormMode;
 use crate::retinanet::RetinaNetConfig;
@@ -246,6 +247,29 @@ impl DetectorConfig {
                 let network = weights::load_state_dict(config.init(device), state, Strictness::Exact)?;
                 Ok(if on_cpu { Box::new(EfficientDetInference::new(&network)) } else { Box::new(network) })
             }
+        }
+    }
+
+    /// The network with these weights, to be asked what spoke for its boxes, on a device with autodiff.
+    ///
+    /// # Errors
+    /// As [`DetectorConfig::load`].
+    pub fn load_to_explain(
+        &self,
+        state: &StateDict,
+        device: &Device,
+    ) -> Result<Box<dyn ExplainBoxes + Send + Sync>, WeightsError> {
+        fn loaded<D: Module + ExplainBoxes + Send + Sync + 'static>(
+            network: D,
+            state: &StateDict,
+        ) -> Result<Box<dyn ExplainBoxes + Send + Sync>, WeightsError> {
+            Ok(Box::new(for_explaining(weights::load_state_dict(network, state, Strictness::Exact)?)))
+        }
+        match self {
+            Self::RetinaNet(config) => loaded(config.init(device), state),
+            Self::SparseRcnn(config) => loaded(config.init(device), state),
+            Self::FasterRcnn(config) => loaded(config.init(device), state),
+            Self::EfficientDet(config) => loaded(config.init(device), state),
         }
     }
 }

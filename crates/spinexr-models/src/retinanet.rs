@@ -231,7 +231,11 @@ impl RetinaNet {
     pub fn forward(&self, x: Tensor<4>) -> RetinaNetOutput {
         let x = padded_input(x);
         let [_, _, height, width] = x.dims();
-        let maps = self.pyramid(x);
+        self.of_maps(&self.pyramid(x), (height, width))
+    }
+
+    /// [`RetinaNet::forward`] on the pyramid of images of `image_size` (height, width, px), padding included.
+    pub(crate) fn of_maps(&self, maps: &[Tensor<4>], image_size: (usize, usize)) -> RetinaNetOutput {
         let sizes: Vec<(usize, usize)> = maps
             .iter()
             .map(|map| {
@@ -239,8 +243,8 @@ impl RetinaNet {
                 (h, w)
             })
             .collect();
-        let (class_logits, box_deltas) = self.head.forward(&maps);
-        let anchors = self.config.anchors.generate((height, width), &sizes);
+        let (class_logits, box_deltas) = self.head.forward(maps);
+        let anchors = self.config.anchors.generate(image_size, &sizes);
         RetinaNetOutput { class_logits, box_deltas, anchors }
     }
 

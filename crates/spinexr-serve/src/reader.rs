@@ -29,6 +29,41 @@ pub struct ResultObject {
     pub file: Vec<u8>,
 }
 
+/// What a picture of evidence is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evidence {
+    /// What spoke for "abnormal".
+    Film,
+    /// What spoke for each of the boxes.
+    Boxes,
+}
+
+impl Evidence {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Film, Self::Boxes];
+
+    /// `film`, `boxes`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Film => "film",
+            Self::Boxes => "boxes",
+        }
+    }
+
+    /// What a picture of that name is about.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|evidence| evidence.name() == name)
+    }
+
+    /// Of the picture among a job's results.
+    pub(crate) const fn file_name(self) -> &'static str {
+        match self {
+            Self::Film => "evidence.png",
+            Self::Boxes => "box_evidence.png",
+        }
+    }
+}
+
 /// What was found on a film.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
@@ -36,8 +71,10 @@ pub struct Reading {
     pub record: FilmPrediction,
     /// The film with its boxes, as PNG.
     pub overlay_png: Option<Vec<u8>>,
-    /// Where the evidence lies, as a PNG with transparency that covers the film.
+    /// Where the evidence for "abnormal" lies, as a PNG with transparency that covers the film.
     pub evidence_png: Option<Vec<u8>>,
+    /// Where the evidence for each box lies, as such a PNG.
+    pub box_evidence_png: Option<Vec<u8>>,
     /// Objects for other systems, one of a kind at most.
     pub objects: Vec<ResultObject>,
 }

@@ -8,7 +8,7 @@ use crate::backoff::pause_ms;
 use crate::clock::now_ms;
 use crate::error::ServeError;
 use crate::node::{Node, spawn};
-use crate::reader::{ReadFailure, Reading};
+use crate::reader::{Evidence, ReadFailure, Reading};
 use crate::spool::{Spool, content_id};
 use crate::store::{Finished, InstanceKind, InstanceRow, Job, Summary};
 use spinexr_core::whole_file;
@@ -94,8 +94,12 @@ fn keep(node: &Node, job: &Job, reading: &Reading) -> Result<Finished, ServeErro
     if let Some(png) = &reading.overlay_png {
         write("overlay.png", png)?;
     }
-    if let Some(png) = &reading.evidence_png {
-        write("evidence.png", png)?;
+    for (evidence, png) in
+        [(Evidence::Film, &reading.evidence_png), (Evidence::Boxes, &reading.box_evidence_png)]
+    {
+        if let Some(png) = png {
+            write(evidence.file_name(), png)?;
+        }
     }
     let (mut objects, mut deliveries) = (vec![], vec![]);
     for object in &reading.objects {

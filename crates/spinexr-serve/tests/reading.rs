@@ -137,7 +137,7 @@ fn what_is_no_reading_is_refused() {
     }
     let none = "0".repeat(64);
     assert_eq!(service.save(&none, reader("a"), "0", &proper).0, 404);
-    for path in ["", "/pixels", "/evidence"] {
+    for path in ["", "/pixels", "/evidence/film", "/evidence/else"] {
         assert_eq!(service.get(&format!("/api/v1/reading/films/{none}{path}"), reader("a")).0, 404);
     }
     let long = json!({ "state": "draft", "no_finding": false, "boxes": [], "from": "x".repeat(1 << 20) });
@@ -189,12 +189,16 @@ fn the_model_waits_for_the_reader_where_it_must() {
     let path = format!("/api/v1/reading/films/{film}");
     let (_, before) = service.get(&path, reader("a"));
     assert_eq!((&before["is_model_hidden"], &before["record"]), (&json!(true), &Value::Null));
-    assert_eq!(before["p_abnormal"], Value::Null);
+    assert_eq!((&before["p_abnormal"], &before["evidence"]), (&Value::Null, &json!([])));
+    let evidence = |of: &str| service.get(&format!("{path}/evidence/{of}"), reader("a")).0;
+    assert_eq!(evidence("boxes"), 404);
     assert_eq!(service.get("/api/v1/reading/films", reader("a")).1["films"][0]["p_abnormal"], Value::Null);
     service.save(&film, reader("a"), "0", &no_finding());
     let (_, after) = service.get(&path, reader("a"));
     assert_eq!((&after["is_model_hidden"], &after["p_abnormal"]), (&json!(false), &json!(0.25)));
     assert_eq!(after["record"]["threshold"], 0.5);
+    assert_eq!(after["evidence"], json!(["boxes"]), "there is none of the film");
+    assert_eq!(["boxes", "film", "else"].map(evidence), [200, 404, 404]);
     assert_eq!(service.get("/api/v1/reading/films", reader("a")).1["films"][0]["p_abnormal"], 0.25);
     service.server.stop();
 }

@@ -70,9 +70,9 @@ export async function pixels(id, signal) {
   };
 }
 
-/** A picture of where the evidence lies, as an object URL. */
-export async function evidence(id) {
-  return URL.createObjectURL(await (await request(`films/${id}/evidence`)).blob());
+/** A picture of where the evidence of "film" or "boxes" lies, as an object URL. */
+export async function evidence(id, of) {
+  return URL.createObjectURL(await (await request(`films/${id}/evidence/${of}`)).blob());
 }
 
 /** Saves a reading over the version it was made from; gives the new version. */

@@ -9,7 +9,7 @@ export const KEYS = [
   ["O", "one film pixel a screen pixel", "actual"],
   ["I", "invert", "invert"],
   ["R", "the film's own window", "reset"],
-  ["G", "where the model's evidence lies", "evidence"],
+  ["G", "where the model's evidence lies: for abnormal, for the boxes, hidden", "evidence"],
   ["S", "views of the study side by side", "beside"],
   ["B", "show or hide boxes", "boxes"],
   ["A", "accept the chosen box of the model", "accept"],

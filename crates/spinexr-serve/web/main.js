@@ -24,7 +24,8 @@ const state = {
   chosen: null,
   tool: "select",
   hasBoxes: true,
-  hasEvidence: false,
+  /** Whose evidence is shown: "film", "boxes" or null. */
+  evidence: null,
   isBeside: false,
   /** Film id to what waits to be saved. */
   unsaved: new Map(),
@@ -158,8 +159,10 @@ async function loadPixels(id, pane) {
 }
 
 async function showEvidence() {
-  const { open: film } = state;
-  if (state.hasEvidence && film?.has_evidence && !film.picture) film.picture = await api.evidence(film.id);
+  const { open: film, evidence: of } = state;
+  if (film?.evidence.includes(of) && !film.pictures?.[of]) {
+    film.pictures = { ...film.pictures, [of]: await api.evidence(film.id, of) };
+  }
 }
 
 // --- the reading ----------------------------------------------------------------------------------------------------
@@ -270,15 +273,15 @@ function show() {
   for (const [id, pane] of state.panes) {
     pane.element.classList.toggle("active", id === film.id && state.panes.size > 1);
     const isOpen = id === film.id;
-    pane.show(isOpen ? layers : [], isOpen ? state.chosen : null, isOpen && state.hasEvidence ? film.picture : null);
+    pane.show(isOpen ? layers : [], isOpen ? state.chosen : null, isOpen ? (film.pictures?.[state.evidence] ?? null) : null);
   }
   for (const button of document.querySelectorAll(".tools button")) {
     const { tool, act } = button.dataset;
-    const isOn = { evidence: state.hasEvidence, beside: state.isBeside, boxes: state.hasBoxes }[act] ?? tool === state.tool;
+    const isOn = { evidence: state.evidence !== null, beside: state.isBeside, boxes: state.hasBoxes }[act] ?? tool === state.tool;
     if (tool || ["evidence", "beside", "boxes"].includes(act)) button.setAttribute("aria-pressed", isOn);
     if (act === "undo") button.disabled = film.history.past.length === 0;
     if (act === "redo") button.disabled = film.history.future.length === 0;
-    if (act === "evidence") button.disabled = !film.has_evidence;
+    if (act === "evidence") button.disabled = film.evidence.length === 0;
   }
 }
 
@@ -347,8 +350,8 @@ async function act(name) {
       state.hasBoxes = !state.hasBoxes;
       return show();
     case "evidence":
-      if (!state.open.has_evidence) return undefined;
-      state.hasEvidence = !state.hasEvidence;
+      // The film's, then its boxes', then none.
+      state.evidence = state.open.evidence[state.open.evidence.indexOf(state.evidence) + 1] ?? null;
       await showEvidence();
       return show();
     case "beside":

@@ -158,7 +158,7 @@ fn claim_items(manifest: &BundleManifest, report: &RunReport) -> Vec<Item> {
         item("Evaluation", "metrics", "Metrics", known("AUROC, F1, sensitivity and specificity at c* by film and by study, calibration; average precision by the COCO protocol at IoU 0.5 and 0.2–0.5, FROC, kinds of mistakes.".into())),
         item("Evaluation", "uncertainty", "Significance and uncertainty", known(format!("95 % intervals: bootstrap of studies with {} resamples, seed {}; DeLong; Wilson.", report.bootstrap.resamples, report.bootstrap.seed))),
         item("Evaluation", "robustness", "Robustness", (!report.subgroups.is_empty()).then(|| format!("Figures by subgroup: {}. No other test of robustness is known.", report.subgroups.iter().map(|s| s.fact.as_str()).collect::<Vec<_>>().join(", ")))),
-        item("Evaluation", "explainability", "Explainability", known("Grad-CAM of the classifiers (`spinexr predict --explain`). Whether its maps are right was not measured.".into())),
+        item("Evaluation", "explainability", "Explainability", known("Grad-CAM of the classifiers, gradient times activation for each box of the detectors (`spinexr predict --explain`). Whether its maps are right was not measured.".into())),
         item("Evaluation", "internal_testing", "Testing on internal data", None),
         item("Evaluation", "external_testing", "Testing on external data", None),
         item("Evaluation", "registration", "Registration of a clinical trial", None),

@@ -4,14 +4,15 @@
 use crate::commands::data::FormatArg;
 use crate::console::{percent, table};
 use anyhow::{Context, Result, bail};
-use spinexr_core::{FilmPrediction, Split, whole_file};
+use spinexr_core::{Detection, FilmPrediction, Split, whole_file};
 use spinexr_data::{Dataset, Format, formats, vindr};
 use spinexr_dicom::{ReadOptions, read_film};
 use spinexr_eval::report::{self, ReportFile, Thumbnail};
-use spinexr_eval::run::{Protocol, RunOptions, RunReport, ThresholdSource};
+use spinexr_eval::run::{Case, Protocol, RunOptions, RunReport, ShownBox, ThresholdSource};
 use spinexr_eval::threshold::by_split;
 use spinexr_eval::{Predictions, Test, Validation, evaluate_run, records};
-use spinexr_infer::{Explainer, evidence_picture};
+use spinexr_infer::Explainer;
+use spinexr_infer::evidence_picture::{self, BoxEvidence};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -170,12 +171,12 @@ pub fn thumbnails(
         let path = paths.get(case.image.as_str())?;
         let before = report.cases.iter().take_while(|c| c.image != case.image);
         let explained = before.filter(|c| c.kind == case.kind).count() < EXPLAINED_OF_A_KIND;
-        Some((case.image.clone(), thumbnail(path, explainer.filter(|_| explained)).ok()?))
+        Some((case.image.clone(), thumbnail(path, case, explainer.filter(|_| explained)).ok()?))
     });
     pictures.collect()
 }
 
-fn thumbnail(path: &Path, explainer: Option<&Explainer>) -> Result<Thumbnail> {
+fn thumbnail(path: &Path, case: &Case, explainer: Option<&Explainer>) -> Result<Thumbnail> {
     let film = read_film(path, &ReadOptions::default())?;
     let picture = spinexr_infer::overlay::display_picture(&film);
     let longer = picture.width().max(picture.height()).max(1);
@@ -183,20 +184,30 @@ fn thumbnail(path: &Path, explainer: Option<&Explainer>) -> Result<Thumbnail> {
     let side = |px: u32| ((f64::from(px) * scale).round() as u32).max(1);
     let (width, height) = (side(picture.width()), side(picture.height()));
     let small = image::imageops::resize(&picture, width, height, image::imageops::FilterType::Triangle);
-    let evidence = match explainer {
-        Some(explainer) => explainer.explain(path)?.abnormal,
-        None => None,
-    };
-    let evidence = evidence.map(|map| jpeg(&evidence_picture::tinted(&small, &map).into())).transpose()?;
     let ratio = |small: u32, film: u32| small as f32 / film.max(1) as f32;
+    let scale = [ratio(width, film.width_px), ratio(height, film.height_px)];
+    let (mut evidence, mut box_evidence) = (None, None);
+    if let Some(explainer) = explainer {
+        let explanation = explainer.explain(path)?;
+        let film = explanation.abnormal.as_ref().map(|map| evidence_picture::tinted(&small, map));
+        evidence = film.map(|picture| jpeg(&picture.into())).transpose()?;
+        let shown: Vec<Detection> = case.boxes.iter().map(detection).collect();
+        let boxes = BoxEvidence::of(&shown, &explanation).map(|boxes| boxes.tinted(&small, scale));
+        box_evidence = boxes.map(|picture| jpeg(&picture.into())).transpose()?;
+    }
     Ok(Thumbnail {
         bytes: jpeg(&small.into())?,
         evidence,
+        box_evidence,
         mime: "image/jpeg".into(),
         width_px: width,
         height_px: height,
-        scale: [ratio(width, film.width_px), ratio(height, film.height_px)],
+        scale,
     })
+}
+
+fn detection(shown: &ShownBox) -> Detection {
+    Detection { label: shown.label.clone(), score: shown.score, xyxy: shown.xyxy }
 }
 
 fn jpeg(picture: &image::DynamicImage) -> Result<Vec<u8>> {

@@ -22,6 +22,9 @@ pub struct Thumbnail {
     pub scale: [f32; 2],
     /// The same picture, of the same type and size, coloured where the evidence for "abnormal" lies.
     pub evidence: Option<Vec<u8>>,
+    /// The same picture, of the same type and size, with the proposed boxes and what spoke for each of them, in the
+    /// colours of their classes.
+    pub box_evidence: Option<Vec<u8>>,
 }
 
 /// Characters of a name that the boxes' labels show.
@@ -126,13 +129,18 @@ fn card(case: &Case, report: &RunReport, thumbnail: Option<Thumbnail>) -> String
     let labels = labels.svg;
     out.push_str(&labels);
     out.push_str("</svg>");
-    if let Some((t, evidence)) = thumbnail.as_ref().and_then(|t| Some((t, t.evidence.as_ref()?))) {
+    let pictures = thumbnail.iter().flat_map(|t| {
+        let film = t.evidence.iter().map(|bytes| ("the evidence for abnormal lies", bytes));
+        let boxes = t.box_evidence.iter().map(|bytes| ("the evidence for each proposed box lies", bytes));
+        film.chain(boxes).map(|(what, bytes)| (&t.mime, what, bytes))
+    });
+    for (mime, what, bytes) in pictures {
         let _ = write!(
             out,
-            r#"<img class="evidence" width="{width}" height="{height}" alt="Film {} coloured where the evidence for abnormal lies" src="data:{};base64,{}">"#,
+            r#"<img class="evidence" width="{width}" height="{height}" alt="Film {} coloured where {what}" src="data:{};base64,{}">"#,
             escape(&case.image),
-            escape(&t.mime),
-            STANDARD.encode(evidence)
+            escape(mime),
+            STANDARD.encode(bytes)
         );
     }
     out.push_str(&caption(case, report));
@@ -236,8 +244,9 @@ pub(super) fn key() -> String {
         );
     }
     out.push_str(
-        "</p><p class=\"muted\">A second picture, where there is one, is coloured where the evidence for \u{201c}abnormal\u{201d} lies: \
-         Grad-CAM of the classifiers, the lighter the stronger within the film.</p>",
+        "</p><p class=\"muted\">Further pictures, where there are any, are coloured where the evidence lies: for \u{201c}abnormal\u{201d}, \
+         Grad-CAM of the classifiers, the lighter the stronger within the film; for each proposed box, gradient times activation, in the colour \
+         of its class, the stronger the more of it.</p>",
     );
     out
 }

@@ -34,6 +34,18 @@ impl Detect for EfficientDet {
 }
 
 impl EfficientDetOutput {
+    /// The anchor that a detection of the first image was read from; `content_px` as it was detected with.
+    pub(crate) fn anchor_of(&self, detection: &RawDetection, content_px: (f32, f32)) -> Option<usize> {
+        let read = |tensor: &Tensor<3>| tensor.clone().into_data().iter::<f32>().collect::<Vec<f32>>();
+        let [_, a, k] = self.class_logits.dims();
+        let (logits, offsets) = (read(&self.class_logits), read(&self.box_offsets));
+        let (height, width) = content_px;
+        (0..a).find(|&anchor| {
+            logits[anchor * k + detection.class] == detection.logit
+                && decoded(&offsets, &self.anchors, anchor).clip(width, height) == detection.xyxy
+        })
+    }
+
     /// As [`Detect::detect`]; `top_k_per_level` holds for all levels together.
     ///
     /// # Panics
@@ -87,8 +99,7 @@ fn detect_one(
         .into_iter()
         .map(|(index, logit)| {
             let anchor = index / k;
-            let [dy, dx, dh, dw] = [0, 1, 2, 3].map(|i| offsets[anchor * 4 + i]);
-            let xyxy = BoxCoder::UNIT.decode([dx, dy, dw, dh], &anchors.boxes[anchor]).clip(width, height);
+            let xyxy = decoded(offsets, anchors, anchor).clip(width, height);
             RawDetection { class: index % k, logit, score: sigmoid(logit), xyxy }
         })
         .filter(|candidate| candidate.xyxy.is_finite())
@@ -98,6 +109,12 @@ fn detect_one(
     let classes: Vec<usize> = candidates.iter().map(|c| c.class).collect();
     let kept = class_wise_nms(&boxes, &scores, &classes, config.nms_iou);
     kept.into_iter().take(config.max_detections).map(|i| candidates[i]).collect()
+}
+
+/// Where an anchor's offsets lead.
+fn decoded(offsets: &[f32], anchors: &Anchors, anchor: usize) -> BoxXyxy {
+    let [dy, dx, dh, dw] = [0, 1, 2, 3].map(|i| offsets[anchor * 4 + i]);
+    BoxCoder::UNIT.decode([dx, dy, dw, dh], &anchors.boxes[anchor])
 }
 
 #[cfg(test)]

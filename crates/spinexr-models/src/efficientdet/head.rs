@@ -50,13 +50,14 @@ impl HeadNet {
     /// # Shapes
     /// `maps`: `[N, C, H_l, W_l]` for each level → `[N, A * outputs, H_l, W_l]`, A anchors at one place
     pub fn forward(&self, maps: &[Tensor<4>]) -> Vec<Tensor<4>> {
-        let of_level = |(level, map): (usize, &Tensor<4>)| {
-            let convs = self.conv_rep.iter().zip(&self.bn_rep);
-            let x =
-                convs.fold(map.clone(), |x, (conv, norms)| silu(norms[level].bn.forward(conv.forward(x))));
-            self.predict.forward(x)
-        };
-        maps.iter().enumerate().map(of_level).collect()
+        maps.iter().enumerate().map(|(level, map)| self.of_level(level, map.clone())).collect()
+    }
+
+    // map: [N, C, H, W] of one level -> [N, A * outputs, H, W]
+    pub(super) fn of_level(&self, level: usize, map: Tensor<4>) -> Tensor<4> {
+        let convs = self.conv_rep.iter().zip(&self.bn_rep);
+        let x = convs.fold(map, |x, (conv, norms)| silu(norms[level].bn.forward(conv.forward(x))));
+        self.predict.forward(x)
     }
 }
 

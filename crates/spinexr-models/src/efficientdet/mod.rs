@@ -228,15 +228,40 @@ impl EfficientDet {
     }
 
     fn run(&self, x: Tensor<4>, draw: Option<u64>) -> EfficientDetOutput {
-        let x = padded(x, 1 << self.config.coarsest_level);
+        let x = self.padded_input(x);
         let [_, _, height, width] = x.dims();
         let maps = self.fpn.forward(self.backbone.features(x, draw).into());
+        self.of_maps(&maps, (height, width))
+    }
+
+    /// The maps of the pyramid, finest first.
+    ///
+    /// # Shapes
+    /// `x`: `[N, C, H, W]`, H and W multiples of the coarsest level's stride → `[N, fpn_channels, H/2^level, W/2^level]`
+    /// for each level
+    pub fn pyramid(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+        self.fpn.forward(self.backbone.features(x, None).into())
+    }
+
+    /// [`EfficientDet::forward`] on the pyramid of images of `image_size` (height, width, px), padding included.
+    pub(crate) fn of_maps(&self, maps: &[Tensor<4>], image_size: (usize, usize)) -> EfficientDetOutput {
+        let (height, width) = image_size;
         let levels = FINEST_LEVEL..=self.config.coarsest_level;
         EfficientDetOutput {
-            class_logits: by_anchor(self.class_net.forward(&maps), self.config.num_classes),
-            box_offsets: by_anchor(self.box_net.forward(&maps), 4),
+            class_logits: by_anchor(self.class_net.forward(maps), self.config.num_classes),
+            box_offsets: by_anchor(self.box_net.forward(maps), 4),
             anchors: self.config.anchors.generate([height, width], levels),
         }
+    }
+
+    // map: [N, C, H, W] of one level -> [N, A of the level, K]
+    pub(crate) fn class_logits(&self, level: usize, map: Tensor<4>) -> Tensor<3> {
+        by_anchor(vec![self.class_net.of_level(level, map)], self.config.num_classes)
+    }
+
+    // x: [N, C, H, W] -> the same with zeros at the bottom and the right, up to a multiple of the coarsest level's stride
+    pub(crate) fn padded_input(&self, x: Tensor<4>) -> Tensor<4> {
+        padded(x, 1 << self.config.coarsest_level)
     }
 }
 

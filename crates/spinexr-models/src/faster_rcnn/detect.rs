@@ -27,6 +27,23 @@ pub struct ImageOutput {
     pub rois: Option<RoiOutput>,
 }
 
+impl ImageOutput {
+    /// The proposal that a detection was read from; `content_px` as it was detected with.
+    pub(crate) fn proposal_of(&self, detection: &RawDetection, content_px: (f32, f32)) -> Option<usize> {
+        let rois = self.rois.as_ref()?;
+        let read = |tensor: &Tensor<2>| tensor.clone().into_data().iter::<f32>().collect::<Vec<f32>>();
+        let (logits, deltas) = (read(&rois.class_logits), read(&rois.box_deltas));
+        let [_, outputs] = rois.class_logits.dims();
+        let column = 1 + detection.class;
+        let (height, width) = content_px;
+        let rows = logits.chunks_exact(outputs).zip(deltas.chunks_exact(outputs * 4));
+        self.proposals.iter().zip(rows).position(|(proposal, (logits, deltas))| {
+            against_the_others(logits, column) == detection.logit
+                && decoded(deltas, column, proposal).clip(width, height) == detection.xyxy
+        })
+    }
+}
+
 impl Detect for FasterRcnn {
     /// `config.top_k_per_level` is that of the first stage.
     fn detect(
@@ -56,8 +73,18 @@ impl FasterRcnn {
     ) -> Vec<Result<ImageOutput, NotFinite>> {
         let images = padded_input(images);
         let [_, _, height, width] = images.dims();
-        let maps = self.pyramid(images);
-        let rpn = self.propose(&maps, (height, width));
+        self.of_maps(&self.pyramid(images), (height, width), content_px, config)
+    }
+
+    /// [`FasterRcnn::forward`] on the pyramid of images of `image_size` (height, width, px), padding included.
+    pub(crate) fn of_maps(
+        &self,
+        maps: &[Tensor<4>],
+        image_size: (usize, usize),
+        content_px: &[(f32, f32)],
+        config: &DetectConfig,
+    ) -> Vec<Result<ImageOutput, NotFinite>> {
+        let rpn = self.propose(maps, image_size);
         let limits = ProposalConfig { top_k_per_level: config.top_k_per_level, ..self.config.rpn.inference };
         let of_image = |(image, proposals): (usize, Result<Vec<Proposal>, NotFinite>)| {
             let proposals = proposals?;
@@ -73,7 +100,7 @@ impl FasterRcnn {
 }
 
 /// The detections of each image, best first.
-pub(super) fn detect(
+pub(crate) fn detect(
     outputs: Vec<Result<ImageOutput, NotFinite>>,
     content_px: &[(f32, f32)],
     config: &DetectConfig,
@@ -108,8 +135,7 @@ fn detect_one(
             let logit = against_the_others(logits, 1 + class);
             let score = sigmoid(logit);
             if score > config.score_threshold {
-                let offsets = [0, 1, 2, 3].map(|i| deltas[(1 + class) * 4 + i]);
-                let xyxy = BOX_CODER.decode(offsets, &proposal.xyxy).clip(width, height);
+                let xyxy = decoded(deltas, 1 + class, proposal).clip(width, height);
                 candidates.push(RawDetection { class, logit, score, xyxy });
             }
         }
@@ -121,6 +147,11 @@ fn detect_one(
     let classes: Vec<usize> = candidates.iter().map(|c| c.class).collect();
     let kept = class_wise_nms(&boxes, &order, &classes, config.nms_iou);
     Ok(kept.into_iter().take(config.max_detections).map(|i| candidates[i]).collect())
+}
+
+/// Where a proposal's offsets in a column lead.
+fn decoded(deltas: &[f32], column: usize, proposal: &Proposal) -> BoxXyxy {
+    BOX_CODER.decode([0, 1, 2, 3].map(|i| deltas[column * 4 + i]), &proposal.xyxy)
 }
 
 /// `ln(p / (1 - p))` of the softmax probability `p` of one class: its logit less `ln Σ exp` of the others'.

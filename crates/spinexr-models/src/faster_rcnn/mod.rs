@@ -191,6 +191,12 @@ impl FasterRcnn {
         self.rpn.forward(maps, image_size, &self.config.rpn.anchors)
     }
 
+    /// Index of the map that a box (`x1, y1, x2, y2`, input pixels) is pooled from.
+    pub(crate) fn pooled_level(&self, xyxy: [f32; 4]) -> usize {
+        let RoiConfig { pooled_levels, .. } = self.config.roi;
+        self.config.roi.pooler(self.config.finest_level).level(xyxy, pooled_levels)
+    }
+
     /// The features of boxes that the second stage takes.
     ///
     /// # Shapes

@@ -57,6 +57,19 @@ impl Detector for SparseRcnn {
 }
 
 impl SparseRcnnOutput {
+    /// The proposal that a detection of the first image was read from.
+    pub(crate) fn proposal_of(&self, detection: &RawDetection) -> Option<usize> {
+        let (last, (height, width)) = (self.stages.last()?, *self.content_px.first()?);
+        let [_, p, k] = last.class_logits.dims();
+        let read = |tensor: &Tensor<3>| tensor.clone().into_data().iter::<f32>().collect::<Vec<f32>>();
+        let (logits, boxes) = (read(&last.class_logits), read(&last.boxes));
+        let boxes = boxes.as_chunks::<4>().0;
+        (0..p).find(|&proposal| {
+            logits[proposal * k + detection.class] == detection.logit
+                && BoxXyxy::from(boxes[proposal]).clip(width, height) == detection.xyxy
+        })
+    }
+
     /// The detections of each image, best first, clipped to the image; [`NotFinite`] for an image with a NaN or an
     /// infinity in the last stage.
     pub fn detect(&self, config: &DetectConfig) -> Vec<Result<Vec<RawDetection>, NotFinite>> {

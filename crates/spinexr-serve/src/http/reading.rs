@@ -12,6 +12,7 @@ use crate::audit::Act;
 use crate::config::ShowModel;
 use crate::correction::{self, Correction, CorrectionError};
 use crate::node::Node;
+use crate::reader::Evidence;
 use crate::spool::Spool;
 use crate::store::{InstanceRow, Job, JobState, SavedAnnotation, Summary};
 use axum::body::Bytes;
@@ -155,10 +156,11 @@ pub(super) async fn film(
         let is_complete = state == Some(AnnotationState::Complete);
         let shown = sees_model(node, state);
         let record = if shown { record(node, &job)? } else { None };
-        let evidence = node.spool.path(&Spool::results_name(&job.id)).join("evidence.png");
+        let results = node.spool.path(&Spool::results_name(&job.id));
+        let evidence = Evidence::ALL.into_iter().filter(|e| shown && results.join(e.file_name()).is_file());
         let summary = if shown { summary(node, &job)? } else { None };
         let mut answer = describe(&film, &job, summary.as_ref());
-        answer["has_evidence"] = (shown && evidence.is_file()).into();
+        answer["evidence"] = json!(evidence.map(Evidence::name).collect::<Vec<_>>());
         answer["is_model_hidden"] = (!shown && job.state == JobState::Done).into();
         answer["record"] = json!(record);
         answer["version"] = mine.as_ref().map_or(0, |saved| saved.version).into();
@@ -208,7 +210,7 @@ pub(super) async fn pixels(
 pub(super) async fn evidence(
     State(app): State<App>,
     Extension(Actor(actor)): Extension<Actor>,
-    Path(id): Path<String>,
+    Path((id, of)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
     app.blocking(move |node| {
@@ -216,10 +218,11 @@ pub(super) async fn evidence(
         let (_, job) = find(node, &id)?;
         let state = node.store.annotation(&id, &reader)?.map(|saved| saved.annotation.state);
         let none = || Problem::not_found("picture of evidence");
+        let evidence = Evidence::from_name(&of).ok_or_else(none)?;
         if !sees_model(node, state) {
             return Err(none());
         }
-        let bytes = result_file(node, &job, "evidence.png")?.ok_or_else(none)?;
+        let bytes = result_file(node, &job, evidence.file_name())?.ok_or_else(none)?;
         Ok(([(CONTENT_TYPE, "image/png")], bytes))
     })
     .await

@@ -61,7 +61,7 @@ pub(super) fn table() -> Vec<Route> {
     on_get("/api/v1/reading/films", ANNOTATE, get(reading::films));
     on_get("/api/v1/reading/films/{film}", ANNOTATE, get(reading::film));
     on_get("/api/v1/reading/films/{film}/pixels", ANNOTATE, get(reading::pixels));
-    on_get("/api/v1/reading/films/{film}/evidence", ANNOTATE, get(reading::evidence));
+    on_get("/api/v1/reading/films/{film}/evidence/{of}", ANNOTATE, get(reading::evidence));
     on_get("/api/v1/reading/agreement", ADMIN, get(reading::agreements));
     on_get("/dicom-web/studies", READ, get(dicomweb::find_studies));
     on_get("/dicom-web/series", READ, get(dicomweb::find_series));

@@ -98,6 +98,7 @@ pub fn read(path: &Path) -> Result<Reading, ReadFailure> {
         },
         overlay_png: Some(b"\x89PNG\r\n\x1a\nnot really".to_vec()),
         evidence_png: None,
+        box_evidence_png: Some(b"\x89PNG\r\n\x1a\nnor this".to_vec()),
         objects: vec![ResultObject {
             kind: ResultKind::Sr,
             file: dicom_file(SR_CLASS, &uid, &instance.study_uid, &series, &patient),

@@ -99,7 +99,8 @@ struct RunArgs {
     /// Bundle that made the predictions: no film that it was trained on may be among them; may be given several times
     #[arg(long, value_name = "BUNDLE")]
     model: Vec<PathBuf>,
-    /// Bundle whose classifiers' evidence is shown on a few films of the report; may be given several times
+    /// Bundle whose evidence is shown on a few films of the report, for "abnormal" and for the boxes; may be given several
+    /// times
     #[arg(long, value_name = "BUNDLE", requires = "output")]
     explain: Vec<PathBuf>,
 }

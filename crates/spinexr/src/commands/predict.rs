@@ -433,11 +433,7 @@ fn film_name(image: &str, drawn: &mut BTreeSet<String>) -> String {
 /// The models as explanations need them.
 fn explainer(bundles: &[Bundle], args: &Args) -> Result<Explainer, CommandError> {
     let device = spinexr_infer::parse_device(&args.device).map_err(usage)?;
-    let explainer = Explainer::load(bundles, &device, Limits::default(), args.frame).map_err(usage)?;
-    if !explainer.unexplained().is_empty() {
-        eprintln!("no explanation of single boxes for {}", explainer.unexplained().join(", "));
-    }
-    Ok(explainer)
+    Explainer::load(bundles, &device, Limits::default(), args.frame).map_err(usage)
 }
 
 /// A film's result for people.

@@ -7,11 +7,11 @@ use clap::ValueEnum;
 use image::DynamicImage;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use sha2::{Digest, Sha256};
-use spinexr_core::hex;
+use spinexr_core::{FilmPrediction, hex};
 use spinexr_dicom::results::{Algorithm, ReportClass, ResultOptions, SourceFilm};
 use spinexr_dicom::{Limits, ReadOptions, read_film};
 use spinexr_infer::dicom_results::{DicomKind, algorithm, dicom_object};
-use spinexr_infer::evidence_picture::veil;
+use spinexr_infer::evidence_picture::{BoxEvidence, veil};
 use spinexr_infer::explain::Explainer;
 use spinexr_infer::overlay::{self, OverlayOptions, display_picture};
 use spinexr_infer::pipeline::{Pipeline, PipelineOptions};
@@ -196,7 +196,7 @@ impl FilmReader {
     /// What names models and all else that decides results: with the same name, the same film gives the same.
     fn hash(&self) -> String {
         let class = format!("{:?}", self.objects.report_class);
-        let explain = if self.explainer.is_some() { " explained" } else { "" };
+        let explain = if self.explainer.is_some() { " explained with boxes" } else { "" };
         let all = format!("{} {} {class}{explain}", self.pipeline.hash(), self.pipeline.config_hash());
         hex(&Sha256::digest(all))
     }
@@ -239,25 +239,33 @@ impl FilmReader {
                 Err(error) => return Err(film(&error)),
             }
         }
-        let evidence_png = self.explainer.as_ref().map(|explainer| evidence(explainer, path)).transpose()?;
+        let [evidence_png, box_evidence_png] = self.evidence(path, &record)?;
         Ok(Reading {
             record,
             overlay_png: Some(png(picture.into())?),
-            evidence_png: evidence_png.flatten(),
+            evidence_png,
+            box_evidence_png,
             objects,
         })
+    }
+
+    /// What spoke for "abnormal", and for each box that is shown at first, to be laid over the film; none of what there
+    /// is not.
+    fn evidence(&self, path: &Path, record: &FilmPrediction) -> Result<[Option<Vec<u8>>; 2], ReadFailure> {
+        let Some(explainer) = &self.explainer else { return Ok([None, None]) };
+        let explanation =
+            explainer.explain(path).map_err(|error| ReadFailure::Film(of_film(path, &error)))?;
+        let shown = record.boxes.iter().filter(|b| b.score >= self.overlay.min_score);
+        let boxes = BoxEvidence::of(shown, &explanation).map(|evidence| evidence.veil());
+        let film = explanation.abnormal.as_ref().map(veil);
+        let [film, boxes] = [film, boxes].map(|picture| picture.map(|veil| png(veil.into())).transpose());
+        Ok([film?, boxes?])
     }
 }
 
 /// What an error says, without the place of our file, which tells a sender nothing.
 fn of_film(path: &Path, error: &dyn std::error::Error) -> String {
     error.to_string().replace(&path.display().to_string(), "the film")
-}
-
-/// What spoke for "abnormal", to be laid over the film; none without a classifier.
-fn evidence(explainer: &Explainer, path: &Path) -> Result<Option<Vec<u8>>, ReadFailure> {
-    let explanation = explainer.explain(path).map_err(|error| ReadFailure::Film(of_film(path, &error)))?;
-    explanation.abnormal.map(|map| png(veil(&map).into())).transpose()
 }
 
 /// A picture as PNG. One is written for every film and few are looked at, so time counts for more than bytes: one filter for all

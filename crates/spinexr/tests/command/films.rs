@@ -1,7 +1,13 @@
 //! Films in, pictures, arrays and findings out.
 
 use crate::{a_film, films, json, spinexr};
+use spinexr_core::Finding;
+use spinexr_data::{Fit, InputSize};
+use spinexr_dicom::Policy;
+use spinexr_infer::{Bundle, BundleInfo, ModelSpec, Storage};
+use spinexr_models::{Architecture, DetectConfig, Task};
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn the_same_seed_gives_the_same_data_set() {
@@ -178,4 +184,58 @@ fn views_are_recorded_and_evidence_is_drawn() {
     let refused = spinexr(dir.path()).args(["predict", "--tta", "9"]).arg(a_film()).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("0.25 to 4"));
+}
+
+/// A bundle of a small detector with drawn weights, for the shape of what comes out.
+fn drawn_detector(architecture: Architecture, path: &Path) {
+    let spec = ModelSpec {
+        name: architecture.to_string(),
+        architecture,
+        task: Task::Detection,
+        classes: Finding::ALL.iter().map(|f| f.name().to_owned()).collect(),
+        in_channels: architecture.in_channels(),
+        final_relu: None,
+        training_manifest_sha256: None,
+        policy: Policy::Standard,
+        hold_out: None,
+        input: InputSize { height_px: 192, width_px: 128, fit: Fit::Letterbox },
+        normalisation: architecture.default_normalisation(),
+        // Drawn class weights give every class a small share of the score.
+        detect: Some(DetectConfig { score_threshold: 0.002, max_detections: 3, ..DetectConfig::FASTER_RCNN }),
+    };
+    let weights = architecture.detector_config().unwrap().state_dict_seeded(3);
+    let info = BundleInfo {
+        name: architecture.to_string(),
+        licence: "Apache-2.0".to_owned(),
+        intended_use: "Tests.".to_owned(),
+        demonstration: false,
+    };
+    let bundle = Bundle::new(info, vec![(spec, weights)], None, Storage::F32, |_| "card".to_owned());
+    bundle.unwrap().save(path).unwrap();
+}
+
+#[test]
+fn boxes_of_every_family_are_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let stem = a_film().file_stem().unwrap().to_string_lossy().into_owned();
+    for architecture in
+        [Architecture::FasterRcnnMini, Architecture::SparseRcnnMini, Architecture::EfficientdetMini]
+    {
+        let name = architecture.to_string();
+        drawn_detector(architecture, &dir.path().join(&name));
+        let said = spinexr(dir.path())
+            .args(["predict", "--explain", "--format", "jsonl,png", "--model", &name, "-o", "out"])
+            .arg(a_film())
+            .output()
+            .unwrap();
+        let messages = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(said.status.success(), "{name}: {messages}");
+        let coloured = |kind: &str| {
+            let path = dir.path().join(format!("out/{stem}{kind}.png"));
+            let picture = image::open(path).unwrap().to_rgb8();
+            picture.pixels().filter(|p| p.0[0] != p.0[1] || p.0[1] != p.0[2]).count()
+        };
+        let (plain, explained) = (coloured(""), coloured(".explain"));
+        assert!(explained > plain + 500, "{name}: {explained} px are coloured, {plain} without evidence");
+    }
 }
