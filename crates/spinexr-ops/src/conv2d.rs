@@ -98,7 +98,7 @@ impl Conv2dOptions {
 /// When the shapes do not agree; the message carries them.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: Conv2dOptions) -> Tensor<4> {
     options.output_shape(x.dims(), weight.dims(), bias.as_ref().map(|b| b.dims()[0]));
-    let (x, weight) = (precision::rounded(x).into_dispatch(), precision::rounded(weight).into_dispatch());
+    let (x, weight) = (precision::rounded(x).into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
         Some(bias) => <Dispatch as FilmOps>::op_conv2d_bias(x, weight, bias.into_dispatch(), options),
         None => <Dispatch as FilmOps>::op_conv2d(x, weight, options),

@@ -30,13 +30,14 @@ fn conv2d_backward<B: Kernels, const N: usize>(ops: Ops<ConvState<B>, N>, grads:
     let grad = grads.consume::<B>(&ops.node);
     let (x, weight, options) = ops.state;
     let mut parents = ops.parents.into_iter();
-    let of_product = in_type::<B>(grad.clone(), weight.dtype());
+    let [weight, of_product] = [weight, grad.clone()].map(|t| in_type::<B>(t, x.dtype()));
     if let Some(node) = parents.next().flatten() {
         let dx = B::conv2d_input_grad(x.clone(), weight.clone(), of_product.clone(), options);
         grads.register::<B>(node.id, dx);
     }
     if let Some(node) = parents.next().flatten() {
-        grads.register::<B>(node.id, B::conv2d_weight_grad(x, weight, of_product, options));
+        let dw = B::conv2d_weight_grad(x, weight, of_product, options);
+        grads.register::<B>(node.id, wide::<B>(dw));
     }
     if let Some(node) = parents.next().flatten() {
         grads.register::<B>(node.id, B::conv2d_bias_grad(grad));
@@ -101,7 +102,7 @@ impl<B: Kernels> Backward<B, 4> for NormTrainConvBackward {
         let (norm, conv_weight, options) = ops.state;
         let [x, weight, bias, conv] = ops.parents.map(|p| p.map(|n| n.id));
         let (dtype, norm) = (norm.x.dtype(), norm.wide());
-        let between = B::norm_train_again(norm.clone());
+        let between = in_type::<B>(B::norm_train_again(norm.clone()), dtype);
         let grad = conv_behind::<B>(between, conv_weight, options, grad, conv, grads);
         let (dx, dweight, dbias) = B::norm_train_backward(norm, grad);
         register3::<B>([x, weight, bias], (in_type::<B>(dx, dtype), dweight, dbias), grads);
@@ -120,6 +121,7 @@ impl<B: Kernels> Backward<B, 4> for ChannelAffineConvBackward {
         let parents = ops.parents.map(|p| p.map(|n| n.id));
         let (dtype, x) = (x.dtype(), wide::<B>(x));
         let between = B::channel_affine(x.clone(), scale.clone(), shift.clone(), true);
+        let between = in_type::<B>(between, dtype);
         let grad = conv_behind::<B>(between, conv_weight, options, grad, parents[3], grads);
         let (dx, dscale, dshift) = B::channel_affine_backward(x, scale, shift, true, grad);
         let result = (in_type::<B>(dx, dtype), dscale, dshift);
@@ -127,8 +129,8 @@ impl<B: Kernels> Backward<B, 4> for ChannelAffineConvBackward {
     }
 }
 
-/// The gradient of a convolution for its input, as f32 where the weight is in bf16, after that for its weight went to the
-/// node `conv`.
+/// The gradient of a convolution for its input, as f32 where that is in bf16, after that for its weight went to the node
+/// `conv`.
 fn conv_behind<B: Kernels>(
     input: FloatTensor<B>,
     weight: FloatTensor<B>,
@@ -137,12 +139,18 @@ fn conv_behind<B: Kernels>(
     conv: Option<NodeId>,
     grads: &mut Gradients,
 ) -> FloatTensor<B> {
-    let [input, grad] = [input, grad].map(|t| in_type::<B>(t, weight.dtype()));
+    let [weight, grad] = [weight, grad].map(|t| in_type::<B>(t, input.dtype()));
     if let Some(id) = conv {
         let dw = B::conv2d_weight_grad(input.clone(), weight.clone(), grad.clone(), options);
-        grads.register::<B>(id, dw);
+        grads.register::<B>(id, wide::<B>(dw));
     }
     wide::<B>(B::conv2d_input_grad(input, weight, grad, options))
+}
+
+/// The convolution of an input in f32, or of one in bf16 with the weight rounded to it; f32 either way.
+fn product<B: Kernels>(x: FloatTensor<B>, weight: FloatTensor<B>, options: Conv2dOptions) -> FloatTensor<B> {
+    let weight = in_type::<B>(weight, x.dtype());
+    wide::<B>(B::conv2d_forward(x, weight, None, options))
 }
 
 fn register3<B: Backend>(
@@ -310,7 +318,7 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let (x, node_x) = x.into_parts();
         let (weight, node_weight) = weight.into_parts();
-        let output = wide::<B>(B::conv2d_forward(x.clone(), weight.clone(), None, options));
+        let output = product::<B>(x.clone(), weight.clone(), options);
         match Backward::<B, 2>::prepare::<C>(Conv2dBackward, [node_x, node_weight]).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => prep.finish((x, weight, options), output),
@@ -327,10 +335,10 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (x, node_x) = x.into_parts();
         let (weight, node_weight) = weight.into_parts();
         let (bias, node_bias) = bias.into_parts();
-        let output = match weight.dtype() {
+        let output = match x.dtype() {
             // The sum is rounded before the bias is added: one of many times its size would take its digits.
             DType::BF16 => {
-                let product = wide::<B>(B::conv2d_forward(x.clone(), weight.clone(), None, options));
+                let product = product::<B>(x.clone(), weight.clone(), options);
                 let ones = B::float_ones(bias.shape(), &bias.device(), FloatDType::F32);
                 B::channel_affine(product, ones, bias, false)
             }
@@ -400,8 +408,8 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (conv_weight, node_conv) = conv_weight.into_parts();
         let (between, mean, variance) =
             B::norm_train(wide::<B>(x.clone()), weight.clone(), bias.clone(), eps, true);
-        let between = in_type::<B>(between, conv_weight.dtype());
-        let output = wide::<B>(B::conv2d_forward(between, conv_weight.clone(), None, options));
+        let between = in_type::<B>(between, x.dtype());
+        let output = product::<B>(between, conv_weight.clone(), options);
         let output = match NormTrainConvBackward
             .prepare::<C>([node_x, node_weight, node_bias, node_conv])
             .compute_bound()
@@ -429,8 +437,8 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (shift, node_shift) = shift.into_parts();
         let (conv_weight, node_conv) = conv_weight.into_parts();
         let between = B::channel_affine(wide::<B>(x.clone()), scale.clone(), shift.clone(), true);
-        let between = in_type::<B>(between, conv_weight.dtype());
-        let output = wide::<B>(B::conv2d_forward(between, conv_weight.clone(), None, options));
+        let between = in_type::<B>(between, x.dtype());
+        let output = product::<B>(between, conv_weight.clone(), options);
         match ChannelAffineConvBackward
             .prepare::<C>([node_x, node_scale, node_shift, node_conv])
             .compute_bound()

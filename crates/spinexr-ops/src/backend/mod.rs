@@ -27,15 +27,15 @@ use kernels::Kernels;
 /// Operations on a backend; see the functions of the same names in the public modules.
 #[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
 pub trait FilmOps: Backend {
-    /// Convolution without bias, `[N, I, H, W]` -> `[N, O, H', W']`. Where `x` and `weight` are in bf16, the product is, and
-    /// goes on as f32.
+    /// Convolution without bias, `[N, I, H, W]` -> `[N, O, H', W']`. Where `x` is in bf16 the product is, and goes on as f32;
+    /// the weight is f32 all the same, and rounded for each product, so that nothing keeps a second copy of it.
     fn op_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         options: Conv2dOptions,
     ) -> FloatTensor<Self>;
 
-    /// Convolution with bias (the extension macro has no optional inputs), which is in f32 where the rest is in bf16.
+    /// Convolution with bias (the extension macro has no optional inputs), which is added in f32.
     fn op_conv2d_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
