@@ -262,7 +262,9 @@ impl Experiment {
         // A key that exists with a float takes an integer too, as in the file.
         table.insert(last.to_owned(), parsed);
         Self::deserialize(toml::Value::Table(root)).map_err(|e| {
-            let hint = (!known.contains_key(key)).then(|| nearest_key(key, known.keys())).flatten();
+            // A key that is absent may be right and its value wrong.
+            let unknown = e.message().starts_with("unknown field");
+            let hint = unknown.then(|| nearest_key(key, known.keys())).flatten();
             fault(e.message().to_owned(), hint)
         })
     }

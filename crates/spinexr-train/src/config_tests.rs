@@ -129,7 +129,7 @@ fn a_precision_is_f32_unless_it_is_said() {
     let difference = bf16.first_difference(&absent).unwrap();
     assert_eq!(difference.0, "training.precision");
     let unknown = message(PAPER, &["training.precision=f16"]);
-    assert!(unknown.contains("training.precision=f16") && unknown.contains("`f32` or `bf16`"), "{unknown}");
+    assert!(unknown.contains("training.precision=f16") && unknown.ends_with("`f32` or `bf16`"), "{unknown}");
 }
 
 #[test]
