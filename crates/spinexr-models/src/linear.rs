@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use spinexr_ops::Conv2d;
+use spinexr_ops::{Conv2d, matmul};
 
 /// `x Wᵀ + b`.
 #[derive(Module, Debug)]
@@ -25,7 +25,7 @@ impl Linear {
     /// # Shapes
     /// `x`: `[N, in]` → `[N, out]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+        matmul(x, self.weight.val().transpose()) + self.bias.val().unsqueeze()
     }
 }
 

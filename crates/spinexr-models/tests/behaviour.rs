@@ -13,6 +13,7 @@ use spinexr_models::weights::{
 };
 use spinexr_models::{Architecture, Task};
 use spinexr_models::{DetectConfig, RetinaNet, RetinaNetConfig, Target};
+use spinexr_ops::Precision;
 
 /// Gradient descent with momentum left out: enough to memorise, and nothing to configure.
 struct Descent<'a> {
@@ -68,23 +69,38 @@ fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
 #[test]
 fn a_small_classifier_memorises_four_films() {
     let device = Device::flex().autodiff();
-    for architecture in [Architecture::DensenetMiniA, Architecture::DensenetMiniB] {
+    for (architecture, precision) in [
+        (Architecture::DensenetMiniA, Precision::F32),
+        (Architecture::DensenetMiniB, Precision::F32),
+        (Architecture::DensenetMiniA, Precision::Bf16),
+        (Architecture::DensenetMiniB, Precision::Bf16),
+    ] {
         let mut model = architecture.build_classifier(1, 1, &device).unwrap();
         let (x, _) = batch(&device);
         let y = Tensor::<2>::from_floats([[0.0], [1.0], [0.0], [1.0]], &device);
         let mut losses = Vec::new();
         for _ in 0..20 {
-            let loss = bce_with_logits(model.forward(x.clone()), y.clone(), None).mean();
+            let logits = precision.within(|| model.forward(x.clone()));
+            let loss = bce_with_logits(logits, y.clone(), None).mean();
             losses.push(loss.clone().into_scalar::<f32>());
             model = model.map(&mut Descent { grads: &loss.backward(), rate: 0.1 });
         }
         let last = losses[losses.len() - 1];
-        assert!(last < 0.1 && last < 0.2 * losses[0], "{architecture}: {losses:?}");
+        assert!(last < 0.1 && last < 0.2 * losses[0], "{architecture}, {precision}: {losses:?}");
     }
 }
 
 #[test]
 fn a_small_detector_memorises_four_films() {
+    detector_memorises_four_films(Precision::F32);
+}
+
+#[test]
+fn a_small_detector_memorises_four_films_in_bf16() {
+    detector_memorises_four_films(Precision::Bf16);
+}
+
+fn detector_memorises_four_films(precision: Precision) {
     let device = Device::flex().autodiff();
     let mut model = RetinaNetConfig::mini().with_num_classes(2).init_seeded(1, &device);
     let (x, boxes) = batch(&device);
@@ -92,7 +108,8 @@ fn a_small_detector_memorises_four_films() {
         boxes.iter().enumerate().map(|(i, xyxy)| vec![Target { class: i % 2, xyxy: *xyxy }]).collect();
     let mut losses = Vec::new();
     for _ in 0..60 {
-        let loss = model.loss(&model.forward(x.clone()), &targets).total();
+        let output = precision.within(|| model.forward(x.clone()));
+        let loss = model.loss(&output, &targets).total();
         losses.push(loss.clone().into_scalar::<f32>());
         model = model.map(&mut Descent { grads: &loss.backward(), rate: 0.02 });
     }

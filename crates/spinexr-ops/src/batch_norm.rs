@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::Conv2d;
 use crate::backend::FilmOps;
+use crate::precision;
 use crate::ranks;
 use crate::running_stat::RunningStat;
 
@@ -137,6 +138,7 @@ impl BatchNorm2d {
     pub(crate) fn relu_conv_recomputed(&self, x: Tensor<4>, conv: &Conv2d) -> Tensor<4> {
         let conv_weight = conv.weight.val();
         conv.options.output_shape(x.dims(), conv_weight.dims(), None);
+        let x = precision::rounded(x);
         if self.uses_batch_statistics(&x) {
             let [n, _, h, w] = x.dims();
             let (y, mean, var) = <Dispatch as FilmOps>::op_norm_train_conv2d(
@@ -168,6 +170,7 @@ impl BatchNorm2d {
     }
 
     fn normalise(&self, x: Tensor<4>, relu: bool) -> Tensor<4> {
+        let x = precision::rounded(x);
         if self.uses_batch_statistics(&x) {
             self.with_batch_statistics(x, relu)
         } else {

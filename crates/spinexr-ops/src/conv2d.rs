@@ -7,6 +7,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::backend::FilmOps;
+use crate::precision;
 
 /// Geometry of a convolution; pairs are `[height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ impl Conv2dOptions {
     }
 }
 
-/// Convolution of `x` with `weight`.
+/// Convolution of `x` with `weight`, in the [precision](crate::precision) of the training step.
 ///
 /// # Shapes
 /// - `x`: `[N, I, H, W]`
@@ -97,7 +98,7 @@ impl Conv2dOptions {
 /// When the shapes do not agree; the message carries them.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: Conv2dOptions) -> Tensor<4> {
     options.output_shape(x.dims(), weight.dims(), bias.as_ref().map(|b| b.dims()[0]));
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    let (x, weight) = (precision::rounded(x).into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
         Some(bias) => <Dispatch as FilmOps>::op_conv2d_bias(x, weight, bias.into_dispatch(), options),
         None => <Dispatch as FilmOps>::op_conv2d(x, weight, options),

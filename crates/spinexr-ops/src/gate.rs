@@ -4,6 +4,7 @@ use burn::backend::Dispatch;
 use burn::tensor::Tensor;
 
 use crate::backend::FilmOps;
+use crate::precision;
 
 /// `x * gate`, each plane by its own factor, with both gradients in one pass.
 ///
@@ -16,5 +17,6 @@ use crate::backend::FilmOps;
 pub fn channel_gate(x: Tensor<4>, gate: Tensor<4>) -> Tensor<4> {
     let [n, c, _, _] = x.dims();
     assert_eq!(gate.dims(), [n, c, 1, 1], "channel gate for {:?}", x.dims());
-    Tensor::from_dispatch(<Dispatch as FilmOps>::op_channel_gate(x.into_dispatch(), gate.into_dispatch()))
+    let (x, gate) = (precision::rounded(x).into_dispatch(), gate.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as FilmOps>::op_channel_gate(x, gate))
 }

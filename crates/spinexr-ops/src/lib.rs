@@ -7,6 +7,8 @@
 //! # Code map
 //! - [`conv2d`](mod@conv2d), [`batch_norm`], [`pool`], [`activation`], [`gate`], [`upsample`],
 //!   [`roi_align`](mod@roi_align): what a model uses.
+//! - [`matmul`](mod@matmul): matrix products of layers.
+//! - [`precision`]: training with products in bf16.
 //! - [`recompute`]: less memory in training for a little more work.
 //! - [`ranks`]: sums over the processes that train together.
 //! - [`inference`]: layers of a network that is only run, without tensors.
@@ -27,7 +29,9 @@ pub mod gate;
 #[cfg(feature = "gpu")]
 mod gpu;
 pub mod inference;
+pub mod matmul;
 pub mod pool;
+pub mod precision;
 pub mod ranks;
 pub mod recompute;
 pub mod roi_align;
@@ -39,7 +43,9 @@ pub use activation::{add_relu, relu, silu};
 pub use batch_norm::{BatchNorm2d, BatchNorm2dConfig};
 pub use conv2d::{Conv2d, Conv2dConfig, Conv2dOptions, conv2d};
 pub use gate::channel_gate;
+pub use matmul::matmul;
 pub use pool::{MaxPool2dOptions, global_avg_pool, max_pool2d};
+pub use precision::Precision;
 pub use recompute::norm_relu_conv;
 pub use roi_align::{Roi, RoiAlignOptions, roi_align};
 pub use running_stat::RunningStat;

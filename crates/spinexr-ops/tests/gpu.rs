@@ -11,14 +11,16 @@ mod the_gpu;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use spinexr_ops::{
-    BatchNorm2d, BatchNorm2dConfig, Conv2dOptions, Roi, RoiAlignOptions, add_relu, conv2d, global_avg_pool,
-    max_pool2d, relu, roi_align, suppress, upsample_nearest,
+    BatchNorm2d, BatchNorm2dConfig, Conv2dOptions, Precision, Roi, RoiAlignOptions, add_relu, conv2d,
+    global_avg_pool, matmul, max_pool2d, norm_relu_conv, relu, roi_align, suppress, upsample_nearest,
 };
 use support::{signed, tensor, unit, values};
 use the_gpu::gpu;
 
 /// Largest difference allowed, as a share of the largest value of the tensor.
 const SUMMED: f64 = 2e-5;
+/// Of products in bf16: where sums of another order lie on two sides of a tie they are rounded apart, by bf16's step.
+const IN_BF16: f64 = 1.0 / 128.0;
 /// For operations that choose or copy.
 const CHOSEN: f64 = 0.0;
 
@@ -55,9 +57,10 @@ fn backward<const D: usize>(y: Tensor<D>) -> burn::tensor::Gradients {
     (y * g).sum().backward()
 }
 
-#[test]
-fn convolutions() {
-    let cases: [(&str, [usize; 4], [usize; 4], Conv2dOptions); 9] = {
+type ConvCase = (&'static str, [usize; 4], [usize; 4], Conv2dOptions);
+
+fn conv_cases() -> [ConvCase; 9] {
+    {
         let options = |stride, padding, dilation, groups| Conv2dOptions {
             stride: [stride; 2],
             padding: [padding; 2],
@@ -76,8 +79,12 @@ fn convolutions() {
             ("3×3, two groups", [2, 8, 9, 10], [6, 4, 3, 3], options(1, 1, 1, 2)),
             ("3×3, depthwise, stride 2", [2, 8, 9, 10], [8, 1, 3, 3], options(2, 1, 1, 8)),
         ]
-    };
-    for (case, x, weight, options) in cases {
+    }
+}
+
+#[test]
+fn convolutions() {
+    for (case, x, weight, options) in conv_cases() {
         hold(&format!("convolution {case}"), SUMMED, |device| {
             let (x, w, b) = (leaf(1, x, device), leaf(2, weight, device), leaf(3, [weight[0]], device));
             let y = conv2d(x.clone(), w.clone(), Some(b.clone()), options);
@@ -90,6 +97,72 @@ fn convolutions() {
             ]
         });
     }
+}
+
+/// Whether the GPU computes in bf16; where it does not, says so.
+fn has_bf16() -> bool {
+    let Some(gpu) = gpu() else { return false };
+    let has = Precision::Bf16.runs_on(&gpu);
+    if !has {
+        eprintln!("skipped: device has no bf16");
+    }
+    has
+}
+
+#[test]
+fn products_in_bf16() {
+    if !has_bf16() {
+        return;
+    }
+    for (case, x, weight, options) in conv_cases() {
+        hold(&format!("convolution in bf16 {case}"), IN_BF16, |device| {
+            let (x, w, b) = (leaf(1, x, device), leaf(2, weight, device), leaf(3, [weight[0]], device));
+            let y = Precision::Bf16.within(|| conv2d(x.clone(), w.clone(), Some(b.clone()), options));
+            let grads = backward(y.clone());
+            vec![
+                ("output", values(y)),
+                ("input gradient", values(x.grad(&grads).unwrap())),
+                ("weight gradient", values(w.grad(&grads).unwrap())),
+                ("bias gradient", values(b.grad(&grads).unwrap())),
+            ]
+        });
+    }
+    for (case, a, b) in
+        [("matrix product in bf16", [1, 33, 65], [1, 65, 17]), ("batched", [3, 16, 32], [3, 32, 8])]
+    {
+        hold(case, IN_BF16, |device| {
+            let (a, b) = (leaf(1, a, device), leaf(2, b, device));
+            let y = Precision::Bf16.within(|| matmul(a.clone(), b.clone()));
+            let grads = backward(y.clone());
+            vec![
+                ("output", values(y)),
+                ("first gradient", values(a.grad(&grads).unwrap())),
+                ("second gradient", values(b.grad(&grads).unwrap())),
+            ]
+        });
+    }
+}
+
+#[test]
+fn a_block_in_bf16() {
+    if !has_bf16() {
+        return;
+    }
+    // A gradient that the norm makes from differences of rounded sums: a few steps of bf16.
+    hold("norm, ReLU and convolution in bf16", 4.0 * IN_BF16, |device| {
+        let layer = norm(6, false, device);
+        let conv = spinexr_ops::Conv2dConfig::new(6, 8, 3).with_padding(1).with_bias(false).init(device);
+        let conv = spinexr_ops::Conv2d { weight: Param::from_tensor(leaf(2, [8, 6, 3, 3], device)), ..conv };
+        let x = leaf(1, [3, 6, 7, 5], device);
+        let y = Precision::Bf16.within(|| relu(norm_relu_conv(&layer, &conv, x.clone())));
+        let grads = backward(y.clone());
+        vec![
+            ("output", values(y)),
+            ("input gradient", values(x.grad(&grads).unwrap())),
+            ("weight gradient", values(conv.weight.val().grad(&grads).unwrap())),
+            ("norm's weight gradient", values(layer.weight.val().grad(&grads).unwrap())),
+        ]
+    });
 }
 
 #[test]

@@ -14,6 +14,7 @@ use spinexr_dicom::Policy;
 use spinexr_models::resnet::NormMode;
 use spinexr_models::weights::sources::Source;
 use spinexr_models::{Architecture, DenseNetConfig, DetectorConfig, Normalisation, Task};
+use spinexr_ops::Precision;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -140,6 +141,10 @@ fn is_torchvision(source: &Source) -> bool {
     *source == Source::Torchvision
 }
 
+fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
+}
+
 /// Batches and rhythm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -157,6 +162,10 @@ pub struct TrainingConfig {
     /// the same gradients. Absent for no.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub checkpointing: bool,
+    /// What products are computed in: absent for f32. With bf16 parameters, optimiser, norms and losses stay f32; see
+    /// [`spinexr_ops::precision`].
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub precision: Precision,
     /// Updates between evaluations on the validation films; the last step is always evaluated.
     pub eval_every: u64,
     /// Updates between checkpoints; the last step always has one.
@@ -253,7 +262,9 @@ impl Experiment {
         // A key that exists with a float takes an integer too, as in the file.
         table.insert(last.to_owned(), parsed);
         Self::deserialize(toml::Value::Table(root)).map_err(|e| {
-            let hint = (!known.contains_key(key)).then(|| nearest_key(key, known.keys())).flatten();
+            // A key that is absent may be right and its value wrong.
+            let unknown = e.message().starts_with("unknown field");
+            let hint = unknown.then(|| nearest_key(key, known.keys())).flatten();
             fault(e.message().to_owned(), hint)
         })
     }

@@ -119,6 +119,20 @@ fn an_override_that_fails_names_its_key() {
 }
 
 #[test]
+fn a_precision_is_f32_unless_it_is_said() {
+    let absent = parse(PAPER, &[]).unwrap();
+    assert_eq!(absent.training.precision, Precision::F32);
+    assert!(!absent.to_toml().contains("precision"), "older runs resume");
+    assert_eq!(parse(PAPER, &["training.precision=f32"]).unwrap(), absent);
+    let bf16 = parse(PAPER, &["training.precision=bf16"]).unwrap();
+    assert_eq!(bf16.training.precision, Precision::Bf16);
+    let difference = bf16.first_difference(&absent).unwrap();
+    assert_eq!(difference.0, "training.precision");
+    let unknown = message(PAPER, &["training.precision=f16"]);
+    assert!(unknown.contains("training.precision=f16") && unknown.ends_with("`f32` or `bf16`"), "{unknown}");
+}
+
+#[test]
 fn ranges_are_checked_by_key() {
     for (set, key) in [
         ("optimiser.lr=0", "optimiser.lr"),

@@ -22,6 +22,7 @@ use spinexr_core::{ClassList, FilmAnnotation};
 use spinexr_data::{Batch, FixedBatches, HoldOut};
 use spinexr_models::weights::StateDict;
 use spinexr_models::{DetectorConfig, EfficientDet, FasterRcnn, RetinaNet, SparseRcnn};
+use spinexr_ops::Precision;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -129,10 +130,23 @@ pub(crate) trait Task {
     ) -> Result<BTreeMap<String, Option<f64>>, TrainError>;
 }
 
+/// Checks that a device computes in the experiment's precision.
+///
+/// # Errors
+/// [`TrainError::Precision`] when it does not: another precision would be another experiment.
+pub fn check_device(experiment: &Experiment, device: &Device) -> Result<(), TrainError> {
+    let precision = experiment.training.precision;
+    precision_of(precision, precision.runs_on(device), || format!("{device:?}"))
+}
+
+fn precision_of(precision: Precision, runs: bool, device: impl FnOnce() -> String) -> Result<(), TrainError> {
+    if runs { Ok(()) } else { Err(TrainError::Precision { precision, device: device() }) }
+}
+
 /// Trains the experiment's model on `data`.
 ///
 /// # Errors
-/// [`TrainError`]: a folder with a run in it, a checkpoint that is damaged or of another experiment, a film
+/// [`TrainError`]: a device without the experiment's precision, a folder with a run in it, a checkpoint that is damaged or of another experiment, a film
 /// that cannot be read, a loss or gradient that is not finite. Checkpoints written before remain.
 pub fn train(
     experiment: &Experiment,
@@ -140,6 +154,7 @@ pub fn train(
     options: TrainOptions<'_>,
 ) -> Result<TrainOutcome, TrainError> {
     experiment.validate()?;
+    check_device(experiment, &options.device)?;
     // An update is hundreds of short parallel operations. The loop runs on a worker of the pool, which takes
     // its share of each; from outside, every operation would put this thread to sleep and wake it again.
     rayon::scope(|_| match experiment.model.architecture.detector_config() {
@@ -161,4 +176,20 @@ pub fn train(
 pub(crate) fn images(batch: &Batch, device: &Device) -> Tensor<4> {
     let data = TensorData::new(batch.images.clone(), [batch.n, 1, batch.height, batch.width]);
     Tensor::from_data(data, device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_the_precision_is_an_error_that_says_what_to_do() {
+        assert!(precision_of(Precision::Bf16, true, String::new).is_ok());
+        let error = precision_of(Precision::Bf16, false, || "Wgpu(0)".to_owned()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "training.precision: expected one that the device computes in, found \"bf16\", which Wgpu(0) does not; \
+             train with training.precision=f32, or on a device that has it"
+        );
+    }
 }

@@ -5,6 +5,7 @@ use crate::config_error::ConfigError;
 use crate::optim::UnusedGroup;
 use spinexr_data::DataError;
 use spinexr_models::weights::WeightsError;
+use spinexr_ops::Precision;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -79,6 +80,17 @@ pub enum TrainError {
         line: usize,
         /// What was found.
         message: String,
+    },
+    /// The device does not compute in the experiment's precision.
+    #[error(
+        "training.precision: expected one that the device computes in, found \"{precision}\", which {device} does not; \
+         train with training.precision=f32, or on a device that has it"
+    )]
+    Precision {
+        /// The experiment's.
+        precision: Precision,
+        /// The engine's name of the device.
+        device: String,
     },
     /// There is a run already.
     #[error("{}: expected a new or empty folder, found a run; continue it with --resume or choose another folder", path.display())]

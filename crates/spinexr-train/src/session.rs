@@ -121,7 +121,9 @@ impl<'a, 'e, T: Task> Session<'a, 'e, T> {
             image_ids.extend(batch.image_ids.iter().cloned());
             let images = images(&batch, &self.device.clone().autodiff());
             let config = &self.experiment.model;
-            let losses = T::loss(&self.model, config, config.normalisation.apply(images), &batch);
+            let losses = training
+                .precision
+                .within(|| T::loss(&self.model, config, config.normalisation.apply(images), &batch));
             for (name, value) in read_losses(&losses) {
                 if !value.is_finite() {
                     return Err(not_finite(number, format!("loss {name}"), value.to_string(), image_ids));

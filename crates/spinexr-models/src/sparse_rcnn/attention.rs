@@ -4,6 +4,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
+use spinexr_ops::matmul;
 
 use crate::linear::Linear;
 
@@ -40,15 +41,16 @@ impl SelfAttention {
     pub fn forward(&self, x: Tensor<2>, images: usize) -> Tensor<2> {
         let [rows, dim] = x.dims();
         let (p, width) = (rows / images, dim / self.heads);
-        let projected = x.matmul(self.in_proj_weight.val().transpose()) + self.in_proj_bias.val().unsqueeze();
+        let projected =
+            matmul(x, self.in_proj_weight.val().transpose()) + self.in_proj_bias.val().unsqueeze();
         // [N * P, 3 * dim] -> 3 × [N, heads, P, width]
         let of_heads = |part: usize| {
             let part = projected.clone().narrow(1, part * dim, dim);
             part.reshape([images, p, self.heads, width]).swap_dims(1, 2)
         };
         let query = of_heads(0).mul_scalar((width as f64).sqrt().recip());
-        let weights = softmax(query.matmul(of_heads(1).swap_dims(2, 3)), 3); // [N, heads, P, P]
-        let result = weights.matmul(of_heads(2)).swap_dims(1, 2).reshape([rows, dim]);
+        let weights = softmax(matmul(query, of_heads(1).swap_dims(2, 3)), 3); // [N, heads, P, P]
+        let result = matmul(weights, of_heads(2)).swap_dims(1, 2).reshape([rows, dim]);
         self.out_proj.forward(result)
     }
 }

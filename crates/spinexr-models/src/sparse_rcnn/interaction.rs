@@ -3,7 +3,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use spinexr_ops::relu;
+use spinexr_ops::{matmul, relu};
 
 use crate::layer_norm::LayerNorm;
 use crate::linear::Linear;
@@ -56,9 +56,9 @@ impl DynamicInteraction {
         let first = matrices.clone().narrow(1, 0, half).reshape([r, hidden, self.dynamic_dim]);
         let second = matrices.narrow(1, half, half).reshape([r, self.dynamic_dim, hidden]);
 
-        let x = self.norm1.forward(pooled.swap_dims(1, 2).matmul(first)); // [R, bins, dynamic]
+        let x = self.norm1.forward(matmul(pooled.swap_dims(1, 2), first)); // [R, bins, dynamic]
         seen("norm1", &x);
-        let x = self.norm2.forward(relu(x).matmul(second)); // [R, bins, hidden]
+        let x = self.norm2.forward(matmul(relu(x), second)); // [R, bins, hidden]
         seen("norm2", &x);
         let x = relu(x).reshape([r, bins * hidden]);
         let x = self.norm3.forward(self.out_layer.forward(x).reshape([r, 1, hidden]));

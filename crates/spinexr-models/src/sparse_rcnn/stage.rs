@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use spinexr_ops::relu;
+use spinexr_ops::{matmul, relu};
 
 use super::StageOutput;
 use super::attention::SelfAttention;
@@ -100,7 +100,7 @@ impl TowerLayer {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        relu(self.norm.forward(x.matmul(self.linear.weight.val().transpose())))
+        relu(self.norm.forward(matmul(x, self.linear.weight.val().transpose())))
     }
 }
 

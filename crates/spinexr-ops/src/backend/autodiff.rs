@@ -1,4 +1,7 @@
 //! Backward steps: what each operation keeps from its forward pass and how it passes a gradient on.
+//!
+//! What comes in bf16 ([`crate::precision`]) is kept in bf16. Products are computed in it, all else is widened first; what
+//! goes on is f32, and the gradient for an input has the input's type.
 
 use std::sync::Arc;
 
@@ -7,12 +10,12 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Backend, TensorMetadata};
-use burn::tensor::Shape;
+use burn::tensor::{DType, FloatDType, Shape};
 
 use super::FilmOps;
-use super::kernels::{Kernels, NormState};
+use super::kernels::{Kernels, NormState, in_type, wide};
 use crate::conv2d::Conv2dOptions;
 use crate::pool::MaxPool2dOptions;
 use crate::roi_align::{Roi, RoiAlignOptions};
@@ -27,12 +30,14 @@ fn conv2d_backward<B: Kernels, const N: usize>(ops: Ops<ConvState<B>, N>, grads:
     let grad = grads.consume::<B>(&ops.node);
     let (x, weight, options) = ops.state;
     let mut parents = ops.parents.into_iter();
+    let [weight, of_product] = [weight, grad.clone()].map(|t| in_type::<B>(t, x.dtype()));
     if let Some(node) = parents.next().flatten() {
-        let dx = B::conv2d_input_grad(x.clone(), weight.clone(), grad.clone(), options);
+        let dx = B::conv2d_input_grad(x.clone(), weight.clone(), of_product.clone(), options);
         grads.register::<B>(node.id, dx);
     }
     if let Some(node) = parents.next().flatten() {
-        grads.register::<B>(node.id, B::conv2d_weight_grad(x, weight, grad.clone(), options));
+        let dw = B::conv2d_weight_grad(x, weight, of_product, options);
+        grads.register::<B>(node.id, wide::<B>(dw));
     }
     if let Some(node) = parents.next().flatten() {
         grads.register::<B>(node.id, B::conv2d_bias_grad(grad));
@@ -63,7 +68,10 @@ impl<B: Kernels> Backward<B, 3> for NormTrainBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        register3::<B>(ops.parents.map(|p| p.map(|n| n.id)), B::norm_train_backward(ops.state, grad), grads);
+        let dtype = ops.state.x.dtype();
+        let (dx, dweight, dbias) = B::norm_train_backward(ops.state.wide(), grad);
+        let result = (in_type::<B>(dx, dtype), dweight, dbias);
+        register3::<B>(ops.parents.map(|p| p.map(|n| n.id)), result, grads);
     }
 }
 
@@ -76,7 +84,9 @@ impl<B: Kernels> Backward<B, 3> for ChannelAffineBackward {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let (x, scale, shift, relu) = ops.state;
-        let result = B::channel_affine_backward(x, scale, shift, relu, grad);
+        let dtype = x.dtype();
+        let (dx, dscale, dshift) = B::channel_affine_backward(wide::<B>(x), scale, shift, relu, grad);
+        let result = (in_type::<B>(dx, dtype), dscale, dshift);
         register3::<B>(ops.parents.map(|p| p.map(|n| n.id)), result, grads);
     }
 }
@@ -91,9 +101,11 @@ impl<B: Kernels> Backward<B, 4> for NormTrainConvBackward {
         let grad = grads.consume::<B>(&ops.node);
         let (norm, conv_weight, options) = ops.state;
         let [x, weight, bias, conv] = ops.parents.map(|p| p.map(|n| n.id));
-        let between = B::norm_train_again(norm.clone());
+        let (dtype, norm) = (norm.x.dtype(), norm.wide());
+        let between = in_type::<B>(B::norm_train_again(norm.clone()), dtype);
         let grad = conv_behind::<B>(between, conv_weight, options, grad, conv, grads);
-        register3::<B>([x, weight, bias], B::norm_train_backward(norm, grad), grads);
+        let (dx, dweight, dbias) = B::norm_train_backward(norm, grad);
+        register3::<B>([x, weight, bias], (in_type::<B>(dx, dtype), dweight, dbias), grads);
     }
 }
 
@@ -107,14 +119,18 @@ impl<B: Kernels> Backward<B, 4> for ChannelAffineConvBackward {
         let grad = grads.consume::<B>(&ops.node);
         let ([x, scale, shift], conv_weight, options) = ops.state;
         let parents = ops.parents.map(|p| p.map(|n| n.id));
+        let (dtype, x) = (x.dtype(), wide::<B>(x));
         let between = B::channel_affine(x.clone(), scale.clone(), shift.clone(), true);
+        let between = in_type::<B>(between, dtype);
         let grad = conv_behind::<B>(between, conv_weight, options, grad, parents[3], grads);
-        let result = B::channel_affine_backward(x, scale, shift, true, grad);
+        let (dx, dscale, dshift) = B::channel_affine_backward(x, scale, shift, true, grad);
+        let result = (in_type::<B>(dx, dtype), dscale, dshift);
         register3::<B>([parents[0], parents[1], parents[2]], result, grads);
     }
 }
 
-/// The gradient of a convolution for its input, after that for its weight went to the node `conv`.
+/// The gradient of a convolution for its input, as f32 where that is in bf16, after that for its weight went to the node
+/// `conv`.
 fn conv_behind<B: Kernels>(
     input: FloatTensor<B>,
     weight: FloatTensor<B>,
@@ -123,11 +139,18 @@ fn conv_behind<B: Kernels>(
     conv: Option<NodeId>,
     grads: &mut Gradients,
 ) -> FloatTensor<B> {
+    let [weight, grad] = [weight, grad].map(|t| in_type::<B>(t, input.dtype()));
     if let Some(id) = conv {
         let dw = B::conv2d_weight_grad(input.clone(), weight.clone(), grad.clone(), options);
-        grads.register::<B>(id, dw);
+        grads.register::<B>(id, wide::<B>(dw));
     }
-    B::conv2d_input_grad(input, weight, grad, options)
+    wide::<B>(B::conv2d_input_grad(input, weight, grad, options))
+}
+
+/// The convolution of an input in f32, or of one in bf16 with the weight rounded to it; f32 either way.
+fn product<B: Kernels>(x: FloatTensor<B>, weight: FloatTensor<B>, options: Conv2dOptions) -> FloatTensor<B> {
+    let weight = in_type::<B>(weight, x.dtype());
+    wide::<B>(B::conv2d_forward(x, weight, None, options))
 }
 
 fn register3<B: Backend>(
@@ -172,6 +195,22 @@ impl<B: Kernels> Backward<B, 2> for AddReluBackward {
     }
 }
 
+/// Of a ReLU, alone or after a sum.
+#[derive(Debug)]
+struct MaskBackward;
+
+impl<B: Kernels, const N: usize> Backward<B, N> for MaskBackward {
+    type State = BoolTensor<B>; // where the output is not positive
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let grad = B::float_mask_fill(grad, ops.state, 0f32.into());
+        for node in ops.parents.into_iter().flatten() {
+            grads.register::<B>(node.id, grad.clone());
+        }
+    }
+}
+
 #[derive(Debug)]
 struct SiluBackward;
 
@@ -182,7 +221,9 @@ impl<B: Kernels> Backward<B, 1> for SiluBackward {
         let grad = grads.consume::<B>(&ops.node);
         let [parent] = ops.parents;
         if let Some(node) = parent {
-            grads.register::<B>(node.id, B::silu_grad(ops.state, grad));
+            let dtype = ops.state.dtype();
+            let dx = B::silu_grad(wide::<B>(ops.state), grad);
+            grads.register::<B>(node.id, in_type::<B>(dx, dtype));
         }
     }
 }
@@ -196,9 +237,10 @@ impl<B: Kernels> Backward<B, 2> for ChannelGateBackward {
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
         let (x, gate) = ops.state;
-        let (dx, dgate) = B::channel_gate_backward(x, gate, grad);
+        let dtype = x.dtype();
+        let (dx, dgate) = B::channel_gate_backward(wide::<B>(x), gate, grad);
         let [of_x, of_gate] = ops.parents;
-        for (node, grad) in [(of_x, dx), (of_gate, dgate)] {
+        for (node, grad) in [(of_x, in_type::<B>(dx, dtype)), (of_gate, dgate)] {
             if let Some(node) = node {
                 grads.register::<B>(node.id, grad);
             }
@@ -276,7 +318,7 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let (x, node_x) = x.into_parts();
         let (weight, node_weight) = weight.into_parts();
-        let output = B::conv2d_forward(x.clone(), weight.clone(), None, options);
+        let output = product::<B>(x.clone(), weight.clone(), options);
         match Backward::<B, 2>::prepare::<C>(Conv2dBackward, [node_x, node_weight]).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => prep.finish((x, weight, options), output),
@@ -293,7 +335,15 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (x, node_x) = x.into_parts();
         let (weight, node_weight) = weight.into_parts();
         let (bias, node_bias) = bias.into_parts();
-        let output = B::conv2d_forward(x.clone(), weight.clone(), Some(bias), options);
+        let output = match x.dtype() {
+            // The sum is rounded before the bias is added: one of many times its size would take its digits.
+            DType::BF16 => {
+                let product = product::<B>(x.clone(), weight.clone(), options);
+                let ones = B::float_ones(bias.shape(), &bias.device(), FloatDType::F32);
+                B::channel_affine(product, ones, bias, false)
+            }
+            _ => B::conv2d_forward(x.clone(), weight.clone(), Some(bias), options),
+        };
         match Backward::<B, 3>::prepare::<C>(Conv2dBackward, [node_x, node_weight, node_bias])
             .compute_bound()
             .stateful()
@@ -313,7 +363,8 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (x, node_x) = x.into_parts();
         let (weight, node_weight) = weight.into_parts();
         let (bias, node_bias) = bias.into_parts();
-        let (output, mean, variance) = B::norm_train(x.clone(), weight.clone(), bias.clone(), eps, relu);
+        let (output, mean, variance) =
+            B::norm_train(wide::<B>(x.clone()), weight.clone(), bias.clone(), eps, relu);
         let output =
             match NormTrainBackward.prepare::<C>([node_x, node_weight, node_bias]).compute_bound().stateful()
             {
@@ -335,7 +386,7 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (x, node_x) = x.into_parts();
         let (scale, node_scale) = scale.into_parts();
         let (shift, node_shift) = shift.into_parts();
-        let output = B::channel_affine(x.clone(), scale.clone(), shift.clone(), relu);
+        let output = B::channel_affine(wide::<B>(x.clone()), scale.clone(), shift.clone(), relu);
         match ChannelAffineBackward.prepare::<C>([node_x, node_scale, node_shift]).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => prep.finish((x, scale, shift, relu), output),
@@ -355,8 +406,10 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (weight, node_weight) = weight.into_parts();
         let (bias, node_bias) = bias.into_parts();
         let (conv_weight, node_conv) = conv_weight.into_parts();
-        let (between, mean, variance) = B::norm_train(x.clone(), weight.clone(), bias.clone(), eps, true);
-        let output = B::conv2d_forward(between, conv_weight.clone(), None, options);
+        let (between, mean, variance) =
+            B::norm_train(wide::<B>(x.clone()), weight.clone(), bias.clone(), eps, true);
+        let between = in_type::<B>(between, x.dtype());
+        let output = product::<B>(between, conv_weight.clone(), options);
         let output = match NormTrainConvBackward
             .prepare::<C>([node_x, node_weight, node_bias, node_conv])
             .compute_bound()
@@ -383,8 +436,9 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         let (scale, node_scale) = scale.into_parts();
         let (shift, node_shift) = shift.into_parts();
         let (conv_weight, node_conv) = conv_weight.into_parts();
-        let between = B::channel_affine(x.clone(), scale.clone(), shift.clone(), true);
-        let output = B::conv2d_forward(between, conv_weight.clone(), None, options);
+        let between = B::channel_affine(wide::<B>(x.clone()), scale.clone(), shift.clone(), true);
+        let between = in_type::<B>(between, x.dtype());
+        let output = product::<B>(between, conv_weight.clone(), options);
         match ChannelAffineConvBackward
             .prepare::<C>([node_x, node_scale, node_shift, node_conv])
             .compute_bound()
@@ -395,19 +449,31 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
         }
     }
 
-    fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn op_relu(x: FloatTensor<Self>, mask: bool) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         let output = B::relu_forward(x);
+        if mask {
+            return match MaskBackward.prepare::<C>([node]).compute_bound().stateful() {
+                OpsKind::Tracked(prep) => prep.finish(B::not_positive(output.clone()), output),
+                OpsKind::UnTracked(prep) => prep.finish(output),
+            };
+        }
         match ReluBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(output.clone(), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
         }
     }
 
-    fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>, mask: bool) -> FloatTensor<Self> {
         let (a, node_a) = a.into_parts();
         let (b, node_b) = b.into_parts();
         let output = <B as Kernels>::add_relu(a, b);
+        if mask {
+            return match MaskBackward.prepare::<C>([node_a, node_b]).compute_bound().stateful() {
+                OpsKind::Tracked(prep) => prep.finish(B::not_positive(output.clone()), output),
+                OpsKind::UnTracked(prep) => prep.finish(output),
+            };
+        }
         match AddReluBackward.prepare::<C>([node_a, node_b]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(output.clone(), output),
             OpsKind::UnTracked(prep) => prep.finish(output),
@@ -417,15 +483,15 @@ impl<B: Kernels + FilmOps, C: CheckpointStrategy> FilmOps for Autodiff<B, C> {
     fn op_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, node) = x.into_parts();
         match SiluBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(x.clone(), B::silu_forward(x)),
-            OpsKind::UnTracked(prep) => prep.finish(B::silu_forward(x)),
+            OpsKind::Tracked(prep) => prep.finish(x.clone(), B::silu_forward(wide::<B>(x))),
+            OpsKind::UnTracked(prep) => prep.finish(B::silu_forward(wide::<B>(x))),
         }
     }
 
     fn op_channel_gate(x: FloatTensor<Self>, gate: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, node_x) = x.into_parts();
         let (gate, node_gate) = gate.into_parts();
-        let output = <B as Kernels>::channel_gate(x.clone(), gate.clone());
+        let output = <B as Kernels>::channel_gate(wide::<B>(x.clone()), gate.clone());
         match ChannelGateBackward.prepare::<C>([node_x, node_gate]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((x, gate), output),
             OpsKind::UnTracked(prep) => prep.finish(output),

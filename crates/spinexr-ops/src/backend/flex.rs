@@ -1,6 +1,6 @@
 //! Flex: the CPU kernels of [`crate::cpu`] over the tensors' own storage.
 //!
-//! Only f32 is handled here; other types go to the engine's ops.
+//! Only f32 is handled here, and convolutions of bf16 by way of it; other types go to the engine's ops.
 
 use core::mem::MaybeUninit;
 
@@ -9,7 +9,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::{DType, FloatDType, Shape, TensorData};
 
-use super::kernels::{self, Kernels, NormState};
+use super::kernels::{self, Kernels, NormState, in_type, wide};
 use super::roi_align::{engine_roi_align, engine_roi_align_backward};
 use crate::conv2d::Conv2dOptions;
 use crate::cpu::conv::{self, Films};
@@ -32,6 +32,13 @@ type FlexTensor = FloatTensor<Flex>;
 /// Whether the kernels here can take these tensors.
 fn f32_and_not_empty(tensors: &[&FlexTensor]) -> bool {
     tensors.iter().all(|t| t.dtype() == DType::F32 && t.layout().num_elements() > 0)
+}
+
+/// The type of these tensors, where the convolutions here can take them.
+fn product_type(tensors: &[&FlexTensor]) -> Option<DType> {
+    let dtype = tensors[0].dtype();
+    let fits = |t: &&FlexTensor| t.dtype() == dtype && t.layout().num_elements() > 0;
+    (matches!(dtype, DType::F32 | DType::BF16) && tensors.iter().all(fits)).then_some(dtype)
 }
 
 /// `[N, C, H, W]`
@@ -123,15 +130,17 @@ impl Kernels for Flex {
         bias: Option<FlexTensor>,
         options: Conv2dOptions,
     ) -> FlexTensor {
-        let own = f32_and_not_empty(&[&x, &weight]) && bias.as_ref().is_none_or(|b| f32_and_not_empty(&[b]));
-        if !own {
+        let dtype = product_type(&[&x, &weight])
+            .filter(|_| bias.as_ref().is_none_or(|bias| f32_and_not_empty(&[bias])));
+        let Some(dtype) = dtype else {
             return kernels::engine_conv2d::<Self>(x, weight, bias, options);
-        }
+        };
         let shape = conv_shape(&x, &weight, options);
+        let [x, weight] = [x, weight].map(wide::<Self>);
         let (x, weight, bias) = (by_film(x), dense(weight), bias.map(dense));
         let output = [shape.n, shape.groups * shape.o, shape.output[0], shape.output[1]];
         // SAFETY: a forward pass writes every output pixel.
-        unsafe {
+        let y = unsafe {
             filled(output, |out| {
                 conv::forward(
                     Isa::best(),
@@ -142,7 +151,8 @@ impl Kernels for Flex {
                     out,
                 );
             })
-        }
+        };
+        in_type::<Self>(y, dtype)
     }
 
     fn conv2d_input_grad(
@@ -151,17 +161,19 @@ impl Kernels for Flex {
         grad: FlexTensor,
         options: Conv2dOptions,
     ) -> FlexTensor {
-        if !f32_and_not_empty(&[&x, &weight, &grad]) {
+        let Some(dtype) = product_type(&[&x, &weight, &grad]) else {
             return kernels::engine_conv2d_input_grad::<Self>(x, weight, grad, options);
-        }
+        };
         let shape = conv_shape(&x, &weight, options);
+        let [weight, grad] = [weight, grad].map(wide::<Self>);
         let (weight, grad) = (dense(weight), by_film(grad));
         // SAFETY: an input gradient writes every input pixel, with 0 where no output sees it.
-        unsafe {
+        let dx = unsafe {
             filled(x.shape(), |out| {
                 conv::input_grad(Isa::best(), &shape, films(&grad), values(&weight), out);
             })
-        }
+        };
+        in_type::<Self>(dx, dtype)
     }
 
     fn conv2d_weight_grad(
@@ -170,14 +182,14 @@ impl Kernels for Flex {
         grad: FlexTensor,
         options: Conv2dOptions,
     ) -> FlexTensor {
-        if !f32_and_not_empty(&[&x, &weight, &grad]) {
+        let Some(dtype) = product_type(&[&x, &weight, &grad]) else {
             return kernels::engine_conv2d_weight_grad::<Self>(x, weight, grad, options);
-        }
+        };
         let shape = conv_shape(&x, &weight, options);
-        let (x, grad) = (by_film(x), by_film(grad));
+        let [x, grad] = [x, grad].map(|t| by_film(wide::<Self>(t)));
         let mut dw = vec![0.0; weight.layout().num_elements()];
         conv::weight_grad(Isa::best(), &shape, films(&x), films(&grad), &mut dw);
-        tensor(dw, weight.shape())
+        in_type::<Self>(tensor(dw, weight.shape()), dtype)
     }
 
     fn conv2d_bias_grad(grad: FlexTensor) -> FlexTensor {

@@ -4,10 +4,10 @@
 //! an implementation of it falls back to.
 
 use burn::backend::ops::ConvOptions;
-use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, IntDType, TensorMetadata};
+use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
+use burn::backend::{Backend, IntDType, TensorMetadata, get_device_settings};
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
-use burn::tensor::{Shape, Slice};
+use burn::tensor::{DType, FloatDType, Shape, Slice};
 
 use super::joint_norm;
 use super::roi_align::{engine_roi_align, engine_roi_align_backward};
@@ -106,6 +106,12 @@ pub trait Kernels: Backend {
     /// `grad` where `output` is positive, 0 elsewhere.
     fn relu_grad(output: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
         engine_relu_grad::<Self>(output, grad)
+    }
+
+    /// Where `output` is not positive.
+    fn not_positive(output: FloatTensor<Self>) -> BoolTensor<Self> {
+        let store = get_device_settings::<Self>(&output.device()).bool_dtype;
+        Self::bool_not(Self::float_greater_elem(output, 0f32.into(), store))
     }
 
     /// `max(a + b, 0)`.
@@ -220,8 +226,28 @@ impl<B: Backend> Clone for NormState<B> {
     }
 }
 
+impl<B: Backend> NormState<B> {
+    /// With the input in f32.
+    pub fn wide(self) -> Self {
+        Self { x: wide::<B>(self.x), ..self }
+    }
+}
+
+/// A tensor in bf16 as f32; another as it is.
+pub(super) fn wide<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    match x.dtype() {
+        DType::BF16 => B::float_cast(x, FloatDType::F32),
+        _ => x,
+    }
+}
+
+/// The tensor in the given type.
+pub(super) fn in_type<B: Backend>(x: FloatTensor<B>, dtype: DType) -> FloatTensor<B> {
+    if x.dtype() == dtype { x } else { B::float_cast(x, FloatDType::from(dtype)) }
+}
+
 /// The input with the zeros that only the bottom and the right have, which the engine's convolution knows nothing of.
-fn with_extra_end<B: Backend>(x: FloatTensor<B>, extra: [usize; 2]) -> FloatTensor<B> {
+pub(super) fn with_extra_end<B: Backend>(x: FloatTensor<B>, extra: [usize; 2]) -> FloatTensor<B> {
     if extra == [0, 0] {
         return x;
     }
@@ -232,11 +258,11 @@ fn with_extra_end<B: Backend>(x: FloatTensor<B>, extra: [usize; 2]) -> FloatTens
 }
 
 /// All of a tensor of this shape.
-fn whole(shape: &Shape) -> Vec<Slice> {
+pub(super) fn whole(shape: &Shape) -> Vec<Slice> {
     (0..shape.num_dims()).map(|d| (0..shape[d]).into()).collect()
 }
 
-fn engine_options(options: Conv2dOptions) -> ConvOptions<2> {
+pub(super) fn engine_options(options: Conv2dOptions) -> ConvOptions<2> {
     ConvOptions::new(options.stride, options.padding, options.dilation, options.groups)
 }
 

@@ -27,14 +27,15 @@ use kernels::Kernels;
 /// Operations on a backend; see the functions of the same names in the public modules.
 #[backend_extension(Flex, Cube: cfg(feature = "gpu"), Autodiff)]
 pub trait FilmOps: Backend {
-    /// Convolution without bias, `[N, I, H, W]` -> `[N, O, H', W']`.
+    /// Convolution without bias, `[N, I, H, W]` -> `[N, O, H', W']`. Where `x` is in bf16 the product is, and goes on as f32;
+    /// the weight is f32 all the same, and rounded for each product, so that nothing keeps a second copy of it.
     fn op_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         options: Conv2dOptions,
     ) -> FloatTensor<Self>;
 
-    /// Convolution with bias (the extension macro has no optional inputs).
+    /// Convolution with bias (the extension macro has no optional inputs), which is added in f32.
     fn op_conv2d_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -42,7 +43,8 @@ pub trait FilmOps: Backend {
         options: Conv2dOptions,
     ) -> FloatTensor<Self>;
 
-    /// Batch norm with batch statistics: output, mean `[C]`, biased variance `[C]`.
+    /// Batch norm with batch statistics: output, mean `[C]`, biased variance `[C]`. Here and in the other operations on
+    /// maps that are no products, `x` may be in bf16; what is computed is f32.
     fn op_norm_train(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -80,11 +82,12 @@ pub trait FilmOps: Backend {
         options: Conv2dOptions,
     ) -> FloatTensor<Self>;
 
-    /// `max(x, 0)`.
-    fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `max(x, 0)`. With `mask` the backward step is left a byte a value in place of the output: in f32 the next
+    /// convolution keeps that anyway, in bf16 it keeps a copy.
+    fn op_relu(x: FloatTensor<Self>, mask: bool) -> FloatTensor<Self>;
 
-    /// `max(a + b, 0)`.
-    fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `max(a + b, 0)`; `mask` as above.
+    fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>, mask: bool) -> FloatTensor<Self>;
 
     /// Max pooling.
     fn op_max_pool2d(x: FloatTensor<Self>, options: MaxPool2dOptions) -> FloatTensor<Self>;
@@ -177,11 +180,11 @@ macro_rules! film_ops_by_kernels {
                 Self::conv2d_forward(Self::channel_affine(x, scale, shift, true), conv_weight, None, options)
             }
 
-            fn op_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+            fn op_relu(x: FloatTensor<Self>, _mask: bool) -> FloatTensor<Self> {
                 Self::relu_forward(x)
             }
 
-            fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+            fn op_add_relu(a: FloatTensor<Self>, b: FloatTensor<Self>, _mask: bool) -> FloatTensor<Self> {
                 Self::add_relu(a, b)
             }
 

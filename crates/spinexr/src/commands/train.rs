@@ -10,7 +10,7 @@ use crate::training;
 use anyhow::Context;
 #[cfg(feature = "mpi")]
 use spinexr_train::mpi::World;
-use spinexr_train::{Experiment, Ranks, RunState};
+use spinexr_train::{Experiment, Precision, Ranks, RunState};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -76,7 +76,15 @@ fn train(args: Args, global: &Global, ranks: &Ranks) -> CommandResult {
     let mut sets = args.sets;
     sets.extend(args.seed.map(|seed| format!("seed={seed}")));
     let experiment = Experiment::load(&args.config, &sets).map_err(usage)?;
-    spinexr_infer::parse_device(&args.device).map_err(usage)?;
+    let device = spinexr_infer::parse_device(&args.device).map_err(usage)?;
+    spinexr_train::check_device(&experiment, &device).map_err(usage)?;
+    let on_cpu = matches!(args.device.as_str(), "cpu" | "flex");
+    if on_cpu && ranks.is_first() && experiment.training.precision == Precision::Bf16 {
+        eprintln!(
+            "NOTE: training.precision = \"bf16\" is meant for GPUs: the processor computes it by way of f32, in less \
+             memory and more time"
+        );
+    }
     let out = args.out.unwrap_or_else(|| PathBuf::from("runs").join(&experiment.name));
 
     let bar = Bar::new("preparing films", global.quiet);

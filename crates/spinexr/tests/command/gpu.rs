@@ -129,3 +129,43 @@ fn a_classifier_trains_as_on_the_cpu() {
 fn a_detector_trains_as_on_the_cpu() {
     losses_agree("retinanet_mini.toml");
 }
+
+/// Where the GPU has bf16, training in it begins as on the CPU; where it has not, nothing begins.
+#[test]
+fn bf16_trains_as_on_the_cpu_or_is_refused_before_the_first_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo/retinanet_mini.toml");
+    let run = |device: &str| {
+        let mut arguments = strings(&["train", &config.display().to_string(), "--out", device]);
+        let sets = [
+            &format!("data.dir={}", films().display()),
+            "data.cache_dir=prepared",
+            "data.validation_fraction=0.3",
+            "model.input.height_px=96",
+            "model.input.width_px=64",
+            "training.batch_size=4",
+            "training.precision=bf16",
+        ];
+        arguments.extend(sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
+        arguments.extend(strings(&["--stop-after", "1", "--device", device, "--json"]));
+        spinexr(dir.path()).args(arguments).output().unwrap()
+    };
+    let output = run(DEVICE);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if text.contains("No adapter available") {
+        assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set: {text}");
+        eprintln!("skipped: no GPU: {text}");
+        return;
+    }
+    if output.status.code() == Some(2) {
+        assert!(text.contains("training.precision: expected one that the device computes in"), "{text}");
+        assert!(!dir.path().join(DEVICE).exists(), "no run was begun");
+        eprintln!("skipped: device has no bf16");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(run("cpu").status.code(), Some(0));
+    let loss = |device: &str| lines(&dir.path().join(device).join("log.jsonl"))[0]["loss"].as_f64().unwrap();
+    let (found, expected) = (loss(DEVICE), loss("cpu"));
+    assert!((found / expected - 1.0).abs() <= 1e-2, "{found} and {expected}");
+}
