@@ -156,7 +156,10 @@ impl Coding {
                         return Err("the coding style is too short".into());
                     };
                     self.layers = u32::from(u16::from_be_bytes([l0, l1]));
-                    self.colour_transform = transform != 0;
+                    if transform > 1 {
+                        return Err(format!("colour transform {transform}, expected 0 or 1"));
+                    }
+                    self.colour_transform = transform == 1;
                     self.start_of_packet = flags & 2 != 0;
                     self.end_of_header = flags & 4 != 0;
                     self.order = Order::of(order)?;
@@ -221,8 +224,8 @@ impl Coding {
                 vec![Progression { order: self.order, resolutions: (0, 33), components: (0, 256), layers }];
         }
         if self.colour_transform {
-            let [a, b, c, ..] = &self.components[..] else {
-                return Err("a colour transform of fewer than three components".into());
+            let [a, b, c] = &self.components[..] else {
+                return Err(format!("a colour transform of {} components", self.components.len()));
             };
             if a.style.reversible != b.style.reversible || b.style.reversible != c.style.reversible {
                 return Err("a colour transform of components with different wavelets".into());

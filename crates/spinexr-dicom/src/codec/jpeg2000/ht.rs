@@ -72,6 +72,12 @@ impl HighThroughput {
     }
 
     fn cleanup(&mut self, coding: &BlockCoding, bytes: &[u8], plane: u32) -> Result<(), String> {
+        if bytes.is_empty() {
+            self.stride = coding.width;
+            self.samples.clear();
+            self.samples.resize(coding.width * coding.height.next_multiple_of(4), 0);
+            return Ok(());
+        }
         // The last 12 bits say how long the two streams at the end are (T.814 7.1.1).
         let &[.., low, high] = bytes else { return Err("a code block of less than two bytes".into()) };
         let suffix = usize::from(high) << 4 | usize::from(low & 15);

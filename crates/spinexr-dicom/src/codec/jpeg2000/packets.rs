@@ -174,9 +174,8 @@ fn band_header(
             } else {
                 pieces(block, passes, style, bits)?;
             }
-            let coded = band.planes - block.zero_planes;
-            let possible = if style.has(modes::HIGH_THROUGHPUT) { 3 } else { (3 * coded).saturating_sub(2) };
-            if block.passes > possible || coded == 0 {
+            let coded = band.planes.saturating_sub(block.zero_planes);
+            if coded == 0 || (style.has(modes::HIGH_THROUGHPUT) && block.passes > 3) {
                 return Err(format!("{} coding passes of {coded} bit planes", block.passes));
             }
             (before..block.pieces.len()).for_each(|piece| added(index, piece));

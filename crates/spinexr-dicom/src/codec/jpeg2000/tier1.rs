@@ -83,7 +83,8 @@ impl Tier1 {
                 mq.start(these);
             }
             for _ in 0..word.iter().map(|piece| piece.passes).sum() {
-                let plane = planes - (pass + 2) / 3;
+                // Some encoders append passes below the last bit plane, with nothing in them.
+                let Some(plane @ 1..) = planes.checked_sub((pass + 2) / 3) else { return Ok(()) };
                 match (pass % 3, raw) {
                     (0, _) => {
                         mq = block.cleanup(mq, plane);
@@ -159,10 +160,34 @@ struct Stripe<'a> {
     contexts: &'static [u8; 512],
 }
 
+/// One coding pass. Its decoder is a field, not a reference, so that it can stay in registers through a stripe.
+trait Pass {
+    /// Column x, of which `rows` samples are in the block.
+    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize);
+}
+
+/// Significance propagation (T.800 D.3.1).
+struct Significance<S> {
+    symbols: S,
+    plane: u32,
+}
+
+/// Magnitude refinement (T.800 D.3.3).
+struct Refinement<S> {
+    symbols: S,
+    plane: u32,
+}
+
+/// Cleanup (T.800 D.3.4).
+struct Cleanup<'a> {
+    symbols: Mq<'a>,
+    plane: u32,
+}
+
 impl Block<'_> {
-    /// Calls `column` for every column in the order of the scan (T.800 D.1), with the number of its samples.
+    /// Goes through all columns in the order of the scan (T.800 D.1).
     #[inline(always)]
-    fn scan(&mut self, mut column: impl FnMut(&mut Stripe, usize, usize)) {
+    fn scan<P: Pass>(&mut self, mut pass: P) -> P {
         let stride = self.width + 2;
         for (s, samples) in self.samples.chunks_mut(4 * self.width).enumerate() {
             let rows = self.height - 4 * s;
@@ -173,93 +198,95 @@ impl Block<'_> {
             let mut stripe = Stripe { above, here, below, samples, width, causal, contexts };
             // A number known in advance lets the loops over samples unroll.
             if rows >= 4 {
-                (0..width).for_each(|x| column(&mut stripe, x, 4));
+                (0..width).for_each(|x| pass.column(&mut stripe, x, 4));
             } else {
-                (0..width).for_each(|x| column(&mut stripe, x, rows));
+                (0..width).for_each(|x| pass.column(&mut stripe, x, rows));
             }
         }
+        pass
     }
 
-    /// Significance propagation (T.800 D.3.1).
     #[inline(never)]
     fn significance<S: Symbols>(&mut self, symbols: S, plane: u32) -> S {
-        let mut local = symbols;
-        self.scan(|stripe, x, rows| {
-            let mut flags = stripe.here[x + 1];
-            if flags == 0 {
-                return;
-            }
-            for k in 0..rows {
-                if flags & (SIGNIFICANT | SEEN) << (3 * k) == 0 && flags & NEIGHBOURS << (3 * k) != 0 {
-                    if local.symbol(stripe.context(flags, k)) == 1 {
-                        stripe.discover(&mut local, &mut flags, x, k, plane);
-                    }
-                    flags |= SEEN << (3 * k);
-                }
-            }
-            stripe.here[x + 1] = flags;
-        });
-        local
+        self.scan(Significance { symbols, plane }).symbols
     }
 
-    /// Magnitude refinement (T.800 D.3.3).
     #[inline(never)]
     fn refinement<S: Symbols>(&mut self, symbols: S, plane: u32) -> S {
-        let mut local = symbols;
-        self.scan(|stripe, x, rows| {
-            let mut flags = stripe.here[x + 1];
-            if flags & ALL_SIGNIFICANT == 0 {
-                return;
-            }
-            for k in 0..rows {
-                if flags & (SIGNIFICANT | SEEN) << (3 * k) == SIGNIFICANT << (3 * k) {
-                    let context = if flags & REFINED << (3 * k) != 0 {
-                        REFINEMENTS + 2
-                    } else {
-                        REFINEMENTS + usize::from(flags & NEIGHBOURS << (3 * k) != 0)
-                    };
-                    let bit = local.symbol(context);
-                    let sample = &mut stripe.samples[k * stripe.width + x];
-                    *sample = (*sample ^ (bit ^ 1) << plane) | 1 << (plane - 1);
-                    flags |= REFINED << (3 * k);
-                }
-            }
-            stripe.here[x + 1] = flags;
-        });
-        local
+        self.scan(Refinement { symbols, plane }).symbols
     }
 
-    /// Cleanup (T.800 D.3.4).
     #[inline(never)]
-    fn cleanup<'a>(&mut self, mq: Mq<'a>, plane: u32) -> Mq<'a> {
-        let mut local = mq;
-        self.scan(|stripe, x, rows| {
-            let mut flags = stripe.here[x + 1];
-            let mut first = 0;
-            if flags == 0 && rows == 4 {
-                if local.decode(RUN_LENGTH) == 0 {
-                    return;
+    fn cleanup<'a>(&mut self, symbols: Mq<'a>, plane: u32) -> Mq<'a> {
+        self.scan(Cleanup { symbols, plane }).symbols
+    }
+}
+
+impl<S: Symbols> Pass for Significance<S> {
+    #[inline(always)]
+    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize) {
+        let mut flags = stripe.here[x + 1];
+        if flags == 0 {
+            return;
+        }
+        for k in 0..rows {
+            if flags & (SIGNIFICANT | SEEN) << (3 * k) == 0 && flags & NEIGHBOURS << (3 * k) != 0 {
+                if self.symbols.symbol(stripe.context(flags, k)) == 1 {
+                    stripe.discover(&mut self.symbols, &mut flags, x, k, self.plane);
                 }
-                first = (local.decode(UNIFORM) << 1 | local.decode(UNIFORM)) as usize;
-                // A constant place within the column keeps the rest of it unrolled.
-                for k in 0..4 {
-                    if k == first {
-                        stripe.discover(&mut local, &mut flags, x, k, plane);
-                    }
-                }
-                first += 1;
+                flags |= SEEN << (3 * k);
             }
-            for k in 0..rows {
-                if k >= first
-                    && flags & (SIGNIFICANT | SEEN) << (3 * k) == 0
-                    && local.decode(stripe.context(flags, k)) == 1
-                {
-                    stripe.discover(&mut local, &mut flags, x, k, plane);
-                }
+        }
+        stripe.here[x + 1] = flags;
+    }
+}
+
+impl<S: Symbols> Pass for Refinement<S> {
+    #[inline(always)]
+    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize) {
+        let mut flags = stripe.here[x + 1];
+        if flags & ALL_SIGNIFICANT == 0 {
+            return;
+        }
+        for k in 0..rows {
+            if flags & (SIGNIFICANT | SEEN) << (3 * k) == SIGNIFICANT << (3 * k) {
+                let context = if flags & REFINED << (3 * k) != 0 {
+                    REFINEMENTS + 2
+                } else {
+                    REFINEMENTS + usize::from(flags & NEIGHBOURS << (3 * k) != 0)
+                };
+                let bit = self.symbols.symbol(context);
+                let sample = &mut stripe.samples[k * stripe.width + x];
+                *sample = (*sample ^ (bit ^ 1) << self.plane) | 1 << (self.plane - 1);
+                flags |= REFINED << (3 * k);
             }
-            stripe.here[x + 1] = flags & !ALL_SEEN;
-        });
-        local
+        }
+        stripe.here[x + 1] = flags;
+    }
+}
+
+impl Pass for Cleanup<'_> {
+    #[inline(always)]
+    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize) {
+        let mut flags = stripe.here[x + 1];
+        let mut first = 0;
+        if flags == 0 && rows == 4 {
+            if self.symbols.decode(RUN_LENGTH) == 0 {
+                return;
+            }
+            first = (self.symbols.decode(UNIFORM) << 1 | self.symbols.decode(UNIFORM)) as usize;
+            stripe.discover(&mut self.symbols, &mut flags, x, first, self.plane);
+            first += 1;
+        }
+        for k in 0..rows {
+            if k >= first
+                && flags & (SIGNIFICANT | SEEN) << (3 * k) == 0
+                && self.symbols.decode(stripe.context(flags, k)) == 1
+            {
+                stripe.discover(&mut self.symbols, &mut flags, x, k, self.plane);
+            }
+        }
+        stripe.here[x + 1] = flags & !ALL_SEEN;
     }
 }
 

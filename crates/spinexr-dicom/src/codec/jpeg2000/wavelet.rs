@@ -229,7 +229,7 @@ impl Wavelet for Reversible {
     }
 
     fn alone(sample: i32, high: bool) -> i32 {
-        if high { sample >> 1 } else { sample }
+        if high { sample / 2 } else { sample }
     }
 
     fn down(rows: &mut Rows<i32>) {
