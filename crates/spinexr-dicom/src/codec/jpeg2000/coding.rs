@@ -109,12 +109,12 @@ enum Steps {
 impl Coding {
     /// The coding of the main header's `segments`.
     pub fn of_main(segments: &[Segment], components: usize) -> Result<Self, String> {
-        let style = segments.iter().find(|s| s.marker == 0x52).ok_or("the stream has no coding style (COD)")?;
-        let steps =
-            segments.iter().find(|s| s.marker == 0x5C).map_or_else(
-                || Quantisation::without_steps(segments, components),
-                |s| Quantisation::of(s.bytes),
-            )?;
+        let style =
+            segments.iter().find(|s| s.marker == 0x52).ok_or("the stream has no coding style (COD)")?;
+        let steps = segments.iter().find(|s| s.marker == 0x5C).map_or_else(
+            || Quantisation::without_steps(segments, components),
+            |s| Quantisation::of(s.bytes),
+        )?;
         let mut coding = Self {
             layers: 0,
             colour_transform: false,

@@ -98,7 +98,8 @@ pub(super) fn components(
     let mut packets = 0u64;
     for component in &coding.components {
         for r in 0..=component.style.levels {
-            let (across, down) = precincts(reduced(area, component.style.levels - r), component.style.precincts[r as usize]);
+            let (across, down) =
+                precincts(reduced(area, component.style.levels - r), component.style.precincts[r as usize]);
             packets += u64::from(across) * u64::from(down) * u64::from(coding.layers);
         }
     }
@@ -218,12 +219,32 @@ impl Band {
         };
         let (mut blocks, mut nodes) = (0, 0);
         for row in 0..resolution.down {
-            let (y0, down) = blocks_along(resolution.area.y0, resolution.precinct.1, row, precinct.1, (area.y0, area.y1), block.1);
+            let (y0, down) = blocks_along(
+                resolution.area.y0,
+                resolution.precinct.1,
+                row,
+                precinct.1,
+                (area.y0, area.y1),
+                block.1,
+            );
             for column in 0..resolution.across {
-                let (x0, across) =
-                    blocks_along(resolution.area.x0, resolution.precinct.0, column, precinct.0, (area.x0, area.x1), block.0);
+                let (x0, across) = blocks_along(
+                    resolution.area.x0,
+                    resolution.precinct.0,
+                    column,
+                    precinct.0,
+                    (area.x0, area.x1),
+                    block.0,
+                );
                 let (across, down) = if across == 0 || down == 0 { (0, 0) } else { (across, down) };
-                band.precincts.push(Precinct { column: x0, row: y0, across, down, blocks_at: blocks, nodes_at: nodes });
+                band.precincts.push(Precinct {
+                    column: x0,
+                    row: y0,
+                    across,
+                    down,
+                    blocks_at: blocks,
+                    nodes_at: nodes,
+                });
                 blocks += across as usize * down as usize;
                 nodes += 2 * tag_tree::nodes(across, down);
             }

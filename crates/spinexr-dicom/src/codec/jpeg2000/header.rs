@@ -100,8 +100,7 @@ impl Size {
         let long = |i: usize| -> Option<u32> { Some(u32::from_be_bytes(*segment.get(i..)?.first_chunk()?)) };
         let pair = |i: usize| Some((long(i)?, long(i + 4)?));
         let fields = || Some((pair(2)?, pair(10)?, pair(18)?, pair(26)?, segment.get(34..36)?));
-        let ((x1, y1), (x0, y0), tile, tile_origin, count) =
-            fields().ok_or("the size (SIZ) is too short")?;
+        let ((x1, y1), (x0, y0), tile, tile_origin, count) = fields().ok_or("the size (SIZ) is too short")?;
         let components = usize::from(u16::from_be_bytes([count[0], count[1]]));
         let depths = segment.get(36..36 + 3 * components).unwrap_or_default();
         let Some(&[depth, _, _]) = depths.first_chunk::<3>() else {

@@ -199,7 +199,7 @@ mod tests {
         let mut unstuffed = Unstuffed::default();
         unstuffed.forward(&source, u64::MAX);
         for (at, &bit) in bits.iter().enumerate() {
-            assert_eq!(unstuffed.peek(at) & 1, bit.into(), "bit {at}");
+            assert_eq!(unstuffed.peek(at) & 1, u64::from(bit), "bit {at}");
         }
         assert_eq!(unstuffed.peek(bits.len()) & 0xFFFF, 0xFFFF, "ones behind the end");
         assert_eq!(unstuffed.peek(bits.len() + 10_000), u64::MAX);

@@ -46,7 +46,8 @@ pub(super) fn decode(stream: &[u8], format: &PixelFormat, uid: &str) -> Result<S
     let mut buffers = tile::Buffers::default();
     let mut colour_transform = header.coding.colour_transform;
     for (index, bytes) in tiles.iter().enumerate() {
-        let own = if bytes.segments.is_empty() { None } else { Some(header.coding.of_tile(&bytes.segments)?) };
+        let own =
+            if bytes.segments.is_empty() { None } else { Some(header.coding.of_tile(&bytes.segments)?) };
         let coding = own.as_ref().unwrap_or(&header.coding);
         if coding.high_throughput() != high_throughput {
             return Err("tiles with blocks of different parts are not supported".into());

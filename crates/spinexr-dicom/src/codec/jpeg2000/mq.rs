@@ -3,8 +3,7 @@
 //! The decoder of the standard adds a byte to its register when the bits run out. Here the register has 64 bits and
 //! takes several bytes at once: they are added further down, which gives the same sums.
 
-/// Contexts: 9 of significance, 5 of signs, 3 of refinement, run length, uniform (T.800 table D.7).
-pub(super) const CONTEXTS: usize = 19;
+/// The first of 5 contexts of signs, behind 9 of significance, and so on (T.800 table D.7).
 pub(super) const SIGNS: usize = 9;
 pub(super) const REFINEMENTS: usize = 14;
 pub(super) const RUN_LENGTH: usize = 17;
@@ -197,5 +196,137 @@ impl<'a> RawBits<'a> {
         }
         self.left -= 1;
         u32::from(self.current >> self.left & 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CONTEXTS: usize = UNIFORM + 1;
+
+    /// The encoder of the standard (T.800 C.2), one context state for each context.
+    struct Encoder {
+        a: u32,
+        c: u32,
+        count: u32,
+        bytes: Vec<u8>,
+        contexts: [(usize, u32); CONTEXTS],
+    }
+
+    impl Encoder {
+        fn new() -> Self {
+            let mut contexts = [(0, 0); CONTEXTS];
+            (contexts[0], contexts[RUN_LENGTH], contexts[UNIFORM]) = ((4, 0), (3, 0), (46, 0));
+            // A byte stands before the first, for a carry that never comes.
+            Self { a: 0x8000, c: 0, count: 12, bytes: vec![0], contexts }
+        }
+
+        fn encode(&mut self, context: usize, symbol: u32) {
+            let (state, more) = self.contexts[context];
+            let (probability, after_more, after_less, switch) = STATES[state];
+            let probability = u32::from(probability);
+            self.a -= probability;
+            let likely = symbol == more;
+            let renormalise = !likely || self.a & 0x8000 == 0;
+            if likely == (self.a < probability) && renormalise {
+                self.a = probability;
+            } else {
+                self.c += probability;
+            }
+            if renormalise {
+                self.contexts[context] = if likely {
+                    (after_more.into(), more)
+                } else {
+                    (after_less.into(), if switch { 1 - more } else { more })
+                };
+                while self.a & 0x8000 == 0 {
+                    self.a <<= 1;
+                    self.c <<= 1;
+                    self.count -= 1;
+                    if self.count == 0 {
+                        self.byte_out();
+                    }
+                }
+            }
+        }
+
+        fn byte_out(&mut self) {
+            if self.bytes.last() != Some(&0xFF) && self.c & 0x0800_0000 != 0 {
+                *self.bytes.last_mut().unwrap() += 1;
+                self.c &= 0x07FF_FFFF;
+            }
+            if self.bytes.last() == Some(&0xFF) {
+                self.bytes.push((self.c >> 20) as u8);
+                (self.c, self.count) = (self.c & 0xF_FFFF, 7);
+            } else {
+                self.bytes.push((self.c >> 19) as u8);
+                (self.c, self.count) = (self.c & 0x7_FFFF, 8);
+            }
+        }
+
+        fn finish(mut self) -> Vec<u8> {
+            let end = self.c + self.a;
+            self.c |= 0xFFFF;
+            if self.c >= end {
+                self.c -= 0x8000;
+            }
+            for _ in 0..2 {
+                self.c <<= self.count;
+                self.byte_out();
+            }
+            if self.bytes.last() == Some(&0xFF) {
+                self.bytes.pop();
+            }
+            self.bytes.split_off(1)
+        }
+    }
+
+    #[test]
+    fn the_test_sequence_of_the_standard_comes_back() {
+        // ITU-T T.88 H.2, which has the same coder.
+        let coded = [
+            0x84, 0xC7, 0x3B, 0xFC, 0xE1, 0xA1, 0x43, 0x04, 0x02, 0x20, 0x00, 0x00, 0x41, 0x0D, 0xBB, 0x86,
+            0xF4, 0x31, 0x7F, 0xFF, 0x88, 0xFF, 0x37, 0x47, 0x1A, 0xDB, 0x6A, 0xDF, 0xFF, 0xAC,
+        ];
+        let plain = [
+            0x00, 0x02, 0x00, 0x51, 0x00, 0x00, 0x00, 0xC0, 0x03, 0x52, 0x87, 0x2A, 0xAA, 0xAA, 0xAA, 0xAA,
+            0x82, 0xC0, 0x20, 0x00, 0xFC, 0xD7, 0x9E, 0xF6, 0xBF, 0x7F, 0xED, 0x90, 0x4F, 0x46, 0xA3, 0xBF,
+        ];
+        let mut mq = Mq::new();
+        mq.start(&coded);
+        for byte in plain {
+            assert_eq!((0..8).fold(0, |byte, _| byte << 1 | mq.decode(1)), byte);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_comes_back(
+            symbols in prop::collection::vec((0..CONTEXTS, 0..100u32), 0..3000),
+            rare in 1..100u32,
+        ) {
+            let mut encoder = Encoder::new();
+            for &(context, symbol) in &symbols {
+                encoder.encode(context, u32::from(symbol < rare));
+            }
+            let bytes = encoder.finish();
+            let mut mq = Mq::new();
+            mq.start(&bytes);
+            for (i, &(context, symbol)) in symbols.iter().enumerate() {
+                prop_assert_eq!(mq.decode(context), u32::from(symbol < rare), "symbol {}", i);
+            }
+        }
+    }
+
+    #[test]
+    fn raw_bits_leave_stuffed_ones_out() {
+        let mut bits = RawBits::new(&[0xA5, 0xFF, 0x55]);
+        let read: Vec<u32> = (0..25).map(|_| bits.bit()).collect();
+        assert_eq!(read[..8], [1, 0, 1, 0, 0, 1, 0, 1]);
+        assert_eq!(read[8..16], [1; 8]);
+        assert_eq!(read[16..23], [1, 0, 1, 0, 1, 0, 1]);
+        assert_eq!(read[23..], [1, 1], "ones behind the end");
     }
 }

@@ -32,7 +32,13 @@ pub(super) fn read(
                     if u32::from(*layers_read) == layer {
                         *layers_read += 1;
                         let style = &coding.components[place.component].style;
-                        reader.packet(&mut resolution.bands, place.precinct as usize, layer, style, coding)?;
+                        reader.packet(
+                            &mut resolution.bands,
+                            place.precinct as usize,
+                            layer,
+                            style,
+                            coding,
+                        )?;
                     }
                 }
             }
@@ -60,7 +66,9 @@ fn places(components: &[Component], area: Area, progression: &Progression) -> Ve
     let (first, last) = progression.components;
     for (c, component) in components.iter().enumerate().take(last).skip(first) {
         let (first, last) = progression.resolutions;
-        for (r, resolution) in component.resolutions.iter().enumerate().take(last as usize).skip(first as usize) {
+        for (r, resolution) in
+            component.resolutions.iter().enumerate().take(last as usize).skip(first as usize)
+        {
             for p in 0..resolution.across * resolution.down {
                 let (x, y) = resolution.precinct_origin(p, area);
                 let (component, resolution) = (c as u32, r as u32);
@@ -231,7 +239,13 @@ fn high_throughput_pieces(block: &mut Block, mut passes: u32, bits: &mut PacketB
     Ok(())
 }
 
-fn push(block: &mut Block, passes: u32, counted: u32, opens: bool, bits: &mut PacketBits) -> Result<(), String> {
+fn push(
+    block: &mut Block,
+    passes: u32,
+    counted: u32,
+    opens: bool,
+    bits: &mut PacketBits,
+) -> Result<(), String> {
     let width = block.length_bits + counted.ilog2();
     if width > 32 {
         return Err(format!("a length of {width} bits"));

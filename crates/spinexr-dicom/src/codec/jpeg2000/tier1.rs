@@ -7,7 +7,7 @@
 
 use super::coding::modes;
 use super::geometry::{BandKind, Piece};
-use super::mq::{Mq, RUN_LENGTH, RawBits, REFINEMENTS, SIGNS, UNIFORM};
+use super::mq::{Mq, REFINEMENTS, RUN_LENGTH, RawBits, SIGNS, UNIFORM};
 
 const SIGNIFICANT: u32 = 1 << 4;
 /// The eight neighbours of a column's first sample.
@@ -325,7 +325,8 @@ impl Stripe<'_> {
 }
 
 /// Contexts of significance by neighbourhood (T.800 table D.1): of bands low across, high across, high in both.
-static SIGNIFICANCE: [[u8; 512]; 3] = [significance(false, false), significance(true, false), significance(false, true)];
+static SIGNIFICANCE: [[u8; 512]; 3] =
+    [significance(false, false), significance(true, false), significance(false, true)];
 
 const fn significance(high_across: bool, high_high: bool) -> [u8; 512] {
     let mut table = [0; 512];

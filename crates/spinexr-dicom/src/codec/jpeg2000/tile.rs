@@ -142,8 +142,7 @@ fn rows<W: Coefficients>(
         if r == 0 {
             low = high_low.unwrap_or_else(|| vec![W::Sample::default(); area.width() * area.height()]);
         } else if !area.is_empty() {
-            let mut synthesis =
-                Box::new(Level::new(area, Bands { low, high_low, low_high, high_high }));
+            let mut synthesis = Box::new(Level::new(area, Bands { low, high_low, low_high, high_high }));
             if r == levels {
                 return Ok(Rows::Level(synthesis));
             }

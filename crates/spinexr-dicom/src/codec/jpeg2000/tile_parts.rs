@@ -79,7 +79,8 @@ fn packed_by_tile_part(segments: &[Segment]) -> Result<Option<impl Iterator<Item
     if segments.is_empty() {
         return Ok(None);
     }
-    let bytes: Vec<u8> = segments.iter().flat_map(|s| s.bytes.get(1..).unwrap_or_default()).copied().collect();
+    let bytes: Vec<u8> =
+        segments.iter().flat_map(|s| s.bytes.get(1..).unwrap_or_default()).copied().collect();
     let mut parts = vec![];
     let mut rest = &bytes[..];
     while let Some((&length, after)) = rest.split_first_chunk::<4>() {

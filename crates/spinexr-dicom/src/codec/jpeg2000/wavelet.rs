@@ -310,3 +310,134 @@ impl Wavelet for Irreversible {
         std::mem::swap(&mut rows.high, &mut rows.high_before);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The procedures of the standard on a signal from `first` on (T.800 F.3.6 to F.3.8): mirror, then lift in turn.
+    fn reference_line(signal: &[f64], first: i64, reversible: bool) -> Vec<f64> {
+        let length = signal.len() as i64;
+        if length == 1 {
+            let half = if reversible { (signal[0] / 2.0).trunc() } else { signal[0] / 2.0 };
+            return vec![if first % 2 == 0 { signal[0] } else { half }];
+        }
+        let margin = 6;
+        let mut line: Vec<f64> = (-margin..length + margin)
+            .map(|i| {
+                let offset = i.rem_euclid(2 * (length - 1));
+                signal[offset.min(2 * (length - 1) - offset) as usize]
+            })
+            .collect();
+        let mut step = |parity: i64, by: &dyn Fn(f64, f64, f64) -> f64| {
+            for i in 1..line.len() - 1 {
+                if (first - margin + i as i64).rem_euclid(2) == parity {
+                    line[i] = by(line[i], line[i - 1], line[i + 1]);
+                }
+            }
+        };
+        if reversible {
+            step(0, &|x, a, b| x - ((a + b + 2.0) / 4.0).floor());
+            step(1, &|x, a, b| x + ((a + b) / 2.0).floor());
+        } else {
+            let k = 1.230_174_104_914_001;
+            step(0, &|x, _, _| x * k);
+            step(1, &|x, _, _| x / k);
+            step(0, &|x, a, b| x - 0.443_506_852_043_971 * (a + b));
+            step(1, &|x, a, b| x - 0.882_911_075_530_934 * (a + b));
+            step(0, &|x, a, b| x + 0.052_980_118_572_961 * (a + b));
+            step(1, &|x, a, b| x + 1.586_134_342_059_924 * (a + b));
+        }
+        line[margin as usize..(margin + length) as usize].to_vec()
+    }
+
+    /// All rows of a level, of coefficients by place on the grid; and the reference.
+    fn both<W: Wavelet>(
+        area: Area,
+        coefficients: &[f64],
+        reversible: bool,
+        sample: impl Fn(f64, i32) -> W::Sample,
+    ) -> (Vec<W::Sample>, Vec<f64>) {
+        let (width, height) = (area.width(), area.height());
+        let band = |high_across: u32, high_down: u32| -> Vec<W::Sample> {
+            let mut band = vec![];
+            for y in 0..height {
+                for x in 0..width {
+                    let odd = ((area.x0 + x as u32) % 2, (area.y0 + y as u32) % 2);
+                    if odd == (high_across, high_down) {
+                        band.push(sample(coefficients[y * width + x], (high_across + high_down) as i32));
+                    }
+                }
+            }
+            band
+        };
+        let bands = Bands {
+            low: band(0, 0),
+            high_low: Some(band(1, 0)),
+            low_high: Some(band(0, 1)),
+            high_high: Some(band(1, 1)),
+        };
+        let mut level = Level::<W>::new(area, bands);
+        let ours = (0..height).flat_map(|_| level.next_row().to_vec()).collect();
+        let mut grid: Vec<Vec<f64>> =
+            coefficients.chunks(width).map(|row| reference_line(row, area.x0.into(), reversible)).collect();
+        for x in 0..width {
+            let column: Vec<f64> = grid.iter().map(|row| row[x]).collect();
+            for (row, value) in grid.iter_mut().zip(reference_line(&column, area.y0.into(), reversible)) {
+                row[x] = value;
+            }
+        }
+        (ours, grid.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn levels_are_those_of_the_standard(
+            (x0, y0, width, height) in (0u32..4, 0u32..4, 1u32..14, 1u32..14),
+            seed in any::<u32>(),
+        ) {
+            let area = Area { x0, y0, x1: x0 + width, y1: y0 + height };
+            let mut state = seed;
+            let coefficients: Vec<f64> = (0..width * height)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    f64::from((state >> 20) as i32 - 2048)
+                })
+                .collect();
+            let (ours, reference) = both::<Reversible>(area, &coefficients, true, |value, _| value as i32);
+            prop_assert_eq!(ours.iter().map(|&value| f64::from(value)).collect::<Vec<_>>(), reference);
+            let sample = |value: f64, high: i32| value as f32 * band_gain(1, high);
+            let (ours, reference) = both::<Irreversible>(area, &coefficients, false, sample);
+            for (ours, reference) in ours.iter().zip(reference) {
+                prop_assert!((f64::from(*ours) - reference).abs() < 0.02, "{} for {}", ours, reference);
+            }
+        }
+
+        #[test]
+        fn a_band_that_is_not_there_is_zero((x0, y0, width, height) in (0u32..2, 0u32..2, 1u32..9, 1u32..9)) {
+            let area = Area { x0, y0, x1: x0 + width, y1: y0 + height };
+            let low = low_before(area.x1) - low_before(area.x0);
+            let lows = low_before(area.y1) - low_before(area.y0);
+            let samples: Vec<i32> = (0..(low * lows) as i32).map(|i| i * 37 % 101 - 50).collect();
+            let zeros = |count: usize| Some(vec![0; count]);
+            let (high, highs) = (area.width() - low, area.height() - lows);
+            let mut sparse = Level::<Reversible>::new(
+                area,
+                Bands { low: samples.clone(), high_low: None, low_high: None, high_high: None },
+            );
+            let mut full = Level::<Reversible>::new(
+                area,
+                Bands {
+                    low: samples,
+                    high_low: zeros(high * lows),
+                    low_high: zeros(low * highs),
+                    high_high: zeros(high * highs),
+                },
+            );
+            for _ in 0..height {
+                prop_assert_eq!(sparse.next_row(), full.next_row());
+            }
+        }
+    }
+}
