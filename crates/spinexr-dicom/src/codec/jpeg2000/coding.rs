@@ -20,7 +20,9 @@ pub(super) mod modes {
 }
 
 /// Progression changes that a tile may have: each is a walk over all packets.
-const MAX_CHANGES: usize = 64;
+const MAX_CHANGES: usize = 32;
+/// A region of interest is not raised by more: its coefficients would not fit beside the others.
+const MAX_REGION_SHIFT: u8 = 31;
 
 /// The order of packets (T.800 B.12.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,8 +193,10 @@ impl Coding {
                 }
                 0x5E => {
                     let (component, rest) = self.component(segment.bytes)?;
-                    let &[0, shift] = rest else {
-                        return Err("expected a region of interest by shift".into());
+                    let &[0, shift @ 0..=MAX_REGION_SHIFT] = rest else {
+                        return Err(format!(
+                            "expected a region of interest raised by at most {MAX_REGION_SHIFT} bits"
+                        ));
                     };
                     component.region_shift = u32::from(shift);
                 }

@@ -10,6 +10,7 @@
 //! component. A stream that ends before its last packet is an error.
 
 mod coding;
+mod contexts;
 mod geometry;
 mod header;
 mod ht;

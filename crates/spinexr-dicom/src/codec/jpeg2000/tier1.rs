@@ -6,8 +6,9 @@
 //! (sample k) and 31 (below), "refined before" in 20 + 3 k, "seen in this bit plane" in 21 + 3 k.
 
 use super::coding::modes;
+use super::contexts::{SIGN, SIGNIFICANCE};
 use super::geometry::{BandKind, Piece};
-use super::mq::{Mq, REFINEMENTS, RUN_LENGTH, RawBits, SIGNS, UNIFORM};
+use super::mq::{Mq, REFINEMENTS, RUN_LENGTH, RawBits, UNIFORM};
 
 const SIGNIFICANT: u32 = 1 << 4;
 /// The eight neighbours of a column's first sample.
@@ -73,18 +74,18 @@ impl Tier1 {
             _ => &self.joined[..],
         };
         let mut mq = Mq::new();
-        let mut pass = 0;
+        let mut pass = 0u32;
         for word in pieces.chunk_by(|_, next| !next.opens) {
             let (these, rest) = bytes.split_at(word.iter().map(|piece| piece.length as usize).sum());
             bytes = rest;
-            let raw = modes & modes::BYPASS != 0 && pass >= 10 && pass % 3 != 0;
+            let raw = modes & modes::BYPASS != 0 && pass >= 10 && !pass.is_multiple_of(3);
             let mut raw_bits = RawBits::new(these);
             if !raw {
                 mq.start(these);
             }
             for _ in 0..word.iter().map(|piece| piece.passes).sum() {
                 // Some encoders append passes below the last bit plane, with nothing in them.
-                let Some(plane @ 1..) = planes.checked_sub((pass + 2) / 3) else { return Ok(()) };
+                let Some(plane @ 1..) = planes.checked_sub(pass.div_ceil(3)) else { return Ok(()) };
                 match (pass % 3, raw) {
                     (0, _) => {
                         mq = block.cleanup(mq, plane);
@@ -163,7 +164,34 @@ struct Stripe<'a> {
 /// One coding pass. Its decoder is a field, not a reference, so that it can stay in registers through a stripe.
 trait Pass {
     /// Column x, of which `rows` samples are in the block.
-    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize);
+    #[inline(always)]
+    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize) {
+        let mut flags = stripe.here[x + 1];
+        let Some(first) = self.begin(stripe, &mut flags, x, rows) else { return };
+        if first == 0 {
+            self.sample::<0>(stripe, &mut flags, x);
+        }
+        if first <= 1 && rows > 1 {
+            self.sample::<1>(stripe, &mut flags, x);
+        }
+        if first <= 2 && rows > 2 {
+            self.sample::<2>(stripe, &mut flags, x);
+        }
+        if first <= 3 && rows > 3 {
+            self.sample::<3>(stripe, &mut flags, x);
+        }
+        stripe.here[x + 1] = self.end(flags);
+    }
+
+    /// The first sample of a column that is not decided yet, or none.
+    fn begin(&mut self, stripe: &mut Stripe, flags: &mut u32, x: usize, rows: usize) -> Option<usize>;
+
+    /// Sample K of the column: known in advance, so that shifts are constants.
+    fn sample<const K: usize>(&mut self, stripe: &mut Stripe, flags: &mut u32, x: usize);
+
+    fn end(&self, flags: u32) -> u32 {
+        flags
+    }
 }
 
 /// Significance propagation (T.800 D.3.1).
@@ -224,69 +252,69 @@ impl Block<'_> {
 
 impl<S: Symbols> Pass for Significance<S> {
     #[inline(always)]
-    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize) {
-        let mut flags = stripe.here[x + 1];
-        if flags == 0 {
-            return;
-        }
-        for k in 0..rows {
-            if flags & (SIGNIFICANT | SEEN) << (3 * k) == 0 && flags & NEIGHBOURS << (3 * k) != 0 {
-                if self.symbols.symbol(stripe.context(flags, k)) == 1 {
-                    stripe.discover(&mut self.symbols, &mut flags, x, k, self.plane);
-                }
-                flags |= SEEN << (3 * k);
+    fn begin(&mut self, _: &mut Stripe, flags: &mut u32, _: usize, _: usize) -> Option<usize> {
+        (*flags != 0).then_some(0)
+    }
+
+    #[inline(always)]
+    fn sample<const K: usize>(&mut self, stripe: &mut Stripe, flags: &mut u32, x: usize) {
+        if *flags & (SIGNIFICANT | SEEN) << (3 * K) == 0 && *flags & NEIGHBOURS << (3 * K) != 0 {
+            if self.symbols.symbol(stripe.context(*flags, K)) == 1 {
+                stripe.discover(&mut self.symbols, flags, x, K, self.plane);
             }
+            *flags |= SEEN << (3 * K);
         }
-        stripe.here[x + 1] = flags;
     }
 }
 
 impl<S: Symbols> Pass for Refinement<S> {
     #[inline(always)]
-    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize) {
-        let mut flags = stripe.here[x + 1];
-        if flags & ALL_SIGNIFICANT == 0 {
-            return;
+    fn begin(&mut self, _: &mut Stripe, flags: &mut u32, _: usize, _: usize) -> Option<usize> {
+        (*flags & ALL_SIGNIFICANT != 0).then_some(0)
+    }
+
+    #[inline(always)]
+    fn sample<const K: usize>(&mut self, stripe: &mut Stripe, flags: &mut u32, x: usize) {
+        if *flags & (SIGNIFICANT | SEEN) << (3 * K) == SIGNIFICANT << (3 * K) {
+            let context = if *flags & REFINED << (3 * K) != 0 {
+                REFINEMENTS + 2
+            } else {
+                REFINEMENTS + usize::from(*flags & NEIGHBOURS << (3 * K) != 0)
+            };
+            let bit = self.symbols.symbol(context);
+            let sample = &mut stripe.samples[K * stripe.width + x];
+            *sample = (*sample ^ (bit ^ 1) << self.plane) | 1 << (self.plane - 1);
+            *flags |= REFINED << (3 * K);
         }
-        for k in 0..rows {
-            if flags & (SIGNIFICANT | SEEN) << (3 * k) == SIGNIFICANT << (3 * k) {
-                let context = if flags & REFINED << (3 * k) != 0 {
-                    REFINEMENTS + 2
-                } else {
-                    REFINEMENTS + usize::from(flags & NEIGHBOURS << (3 * k) != 0)
-                };
-                let bit = self.symbols.symbol(context);
-                let sample = &mut stripe.samples[k * stripe.width + x];
-                *sample = (*sample ^ (bit ^ 1) << self.plane) | 1 << (self.plane - 1);
-                flags |= REFINED << (3 * k);
-            }
-        }
-        stripe.here[x + 1] = flags;
     }
 }
 
 impl Pass for Cleanup<'_> {
     #[inline(always)]
-    fn column(&mut self, stripe: &mut Stripe, x: usize, rows: usize) {
-        let mut flags = stripe.here[x + 1];
-        let mut first = 0;
-        if flags == 0 && rows == 4 {
-            if self.symbols.decode(RUN_LENGTH) == 0 {
-                return;
-            }
-            first = (self.symbols.decode(UNIFORM) << 1 | self.symbols.decode(UNIFORM)) as usize;
-            stripe.discover(&mut self.symbols, &mut flags, x, first, self.plane);
-            first += 1;
+    fn begin(&mut self, stripe: &mut Stripe, flags: &mut u32, x: usize, rows: usize) -> Option<usize> {
+        if *flags != 0 || rows < 4 {
+            return Some(0);
         }
-        for k in 0..rows {
-            if k >= first
-                && flags & (SIGNIFICANT | SEEN) << (3 * k) == 0
-                && self.symbols.decode(stripe.context(flags, k)) == 1
-            {
-                stripe.discover(&mut self.symbols, &mut flags, x, k, self.plane);
-            }
+        if self.symbols.decode(RUN_LENGTH) == 0 {
+            return None;
         }
-        stripe.here[x + 1] = flags & !ALL_SEEN;
+        let first = (self.symbols.decode(UNIFORM) << 1 | self.symbols.decode(UNIFORM)) as usize;
+        stripe.discover(&mut self.symbols, flags, x, first, self.plane);
+        Some(first + 1)
+    }
+
+    #[inline(always)]
+    fn sample<const K: usize>(&mut self, stripe: &mut Stripe, flags: &mut u32, x: usize) {
+        if *flags & (SIGNIFICANT | SEEN) << (3 * K) == 0
+            && self.symbols.decode(stripe.context(*flags, K)) == 1
+        {
+            stripe.discover(&mut self.symbols, flags, x, K, self.plane);
+        }
+    }
+
+    #[inline(always)]
+    fn end(&self, flags: u32) -> u32 {
+        flags & !ALL_SEEN
     }
 }
 
@@ -323,89 +351,3 @@ impl Stripe<'_> {
         }
     }
 }
-
-/// Contexts of significance by neighbourhood (T.800 table D.1): of bands low across, high across, high in both.
-static SIGNIFICANCE: [[u8; 512]; 3] =
-    [significance(false, false), significance(true, false), significance(false, true)];
-
-const fn significance(high_across: bool, high_high: bool) -> [u8; 512] {
-    let mut table = [0; 512];
-    let mut around = 0;
-    while around < 512 {
-        let bit = [
-            around & 1,
-            around >> 1 & 1,
-            around >> 2 & 1,
-            around >> 3 & 1,
-            around >> 5 & 1,
-            around >> 6 & 1,
-            around >> 7 & 1,
-            around >> 8 & 1,
-        ];
-        let diagonal = bit[0] + bit[2] + bit[5] + bit[7];
-        let (mut across, mut down) = (bit[3] + bit[4], bit[1] + bit[6]);
-        if high_across {
-            (across, down) = (down, across);
-        }
-        table[around] = if high_high {
-            match (diagonal, across + down) {
-                (0, straight) => {
-                    if straight > 2 {
-                        2
-                    } else {
-                        straight as u8
-                    }
-                }
-                (1, straight) => {
-                    if straight > 2 {
-                        5
-                    } else {
-                        3 + straight as u8
-                    }
-                }
-                (2, 0) => 6,
-                (2, _) => 7,
-                _ => 8,
-            }
-        } else {
-            match (across, down, diagonal) {
-                (2, _, _) => 8,
-                (1, 0, 0) => 5,
-                (1, 0, _) => 6,
-                (1, _, _) => 7,
-                (_, 2, _) => 4,
-                (_, 1, _) => 3,
-                (_, _, 0) => 0,
-                (_, _, 1) => 1,
-                _ => 2,
-            }
-        };
-        around += 1;
-    }
-    table
-}
-
-/// Context of a sign, and in bit 7 whether it is flipped, by significance (odd bits) and sign (even bits) of the
-/// neighbours above, to the left, to the right and below (T.800 tables D.2 and D.3).
-static SIGN: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut around = 0;
-    while around < 256 {
-        let mut contribution = [0i32; 4];
-        let mut i = 0;
-        while i < 4 {
-            if around >> (2 * i + 1) & 1 == 1 {
-                contribution[i] = if around >> (2 * i) & 1 == 1 { -1 } else { 1 };
-            }
-            i += 1;
-        }
-        let across = (contribution[1] + contribution[2]).signum();
-        let down = (contribution[0] + contribution[3]).signum();
-        let flipped = across < 0 || (across == 0 && down < 0);
-        let (across, down) = if flipped { (-across, -down) } else { (across, down) };
-        let context = SIGNS as i32 + if across == 0 { down } else { 3 + down };
-        table[around] = context as u8 | (flipped as u8) << 7;
-        around += 1;
-    }
-    table
-};
