@@ -58,21 +58,21 @@ pub(super) struct Precinct {
     /// The first block, counted in blocks from the origin.
     pub column: u32,
     pub row: u32,
-    pub across: u32,
-    pub down: u32,
+    pub across: u16,
+    pub down: u16,
     /// Where its blocks and nodes begin.
-    pub blocks_at: usize,
-    pub nodes_at: usize,
+    pub blocks_at: u32,
+    pub nodes_at: u32,
 }
 
 /// What the packets say of a code block.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Block {
     /// Bit planes without a one, from the highest.
-    pub zero_planes: u32,
-    pub passes: u32,
+    pub zero_planes: u16,
+    pub passes: u16,
     /// Bits that lengths take at least (Lblock, T.800 B.10.7); 0 before the block is included.
-    pub length_bits: u32,
+    pub length_bits: u8,
     pub pieces: Vec<Piece>,
 }
 
@@ -237,13 +237,15 @@ impl Band {
                     block.0,
                 );
                 let (across, down) = if across == 0 || down == 0 { (0, 0) } else { (across, down) };
+                let place = |n: usize| u32::try_from(n).map_err(|_| "a band of more than 2^32 code blocks");
                 band.precincts.push(Precinct {
                     column: x0,
                     row: y0,
-                    across,
-                    down,
-                    blocks_at: blocks,
-                    nodes_at: nodes,
+                    // At most 2^15 samples, in blocks of four at least.
+                    across: across as u16,
+                    down: down as u16,
+                    blocks_at: place(blocks)?,
+                    nodes_at: place(nodes)?,
                 });
                 blocks += across as usize * down as usize;
                 nodes += 2 * tag_tree::nodes(across, down);
@@ -252,6 +254,12 @@ impl Band {
         band.blocks = vec![Block::default(); blocks];
         band.nodes = vec![Node::default(); nodes];
         Ok(band)
+    }
+
+    /// The blocks of a precinct, row by row.
+    pub fn blocks_of(&self, precinct: &Precinct) -> &[Block] {
+        let first = precinct.blocks_at as usize;
+        &self.blocks[first..first + usize::from(precinct.across) * usize::from(precinct.down)]
     }
 
     /// The samples of a block within the band, counted from the band's first.

@@ -7,6 +7,9 @@ use super::packet_bits::PacketBits;
 use super::tag_tree;
 use super::tile_parts::TileBytes;
 
+/// Coding passes that a block may have in all layers; 88 are of use.
+const MAX_PASSES: u16 = 1024;
+
 /// Reads all packets of a tile. A tile that ends before its last packet is an error.
 pub(super) fn read(
     components: &mut [Component],
@@ -16,7 +19,7 @@ pub(super) fn read(
 ) -> Result<(), String> {
     let mut reader = Reader { tile, body_at: 0, header_at: 0, added: vec![] };
     for progression in &coding.progressions {
-        let places = places(components, area, progression);
+        let places = places(components, area, coding.layers, progression);
         // Within a group, every layer goes through all places before the next.
         let one_group = |a: &Place, b: &Place| match progression.order {
             Order::LayerResolutionComponent => true,
@@ -26,12 +29,13 @@ pub(super) fn read(
         for group in places.chunk_by(one_group) {
             for layer in 0..progression.layers.min(coding.layers) {
                 for place in group {
-                    let resolution = &mut components[place.component].resolutions[place.resolution];
+                    let component = usize::from(place.component);
+                    let resolution = &mut components[component].resolutions[usize::from(place.resolution)];
                     // Later progressions leave out what earlier ones brought.
                     let layers_read = &mut resolution.layers_read[place.precinct as usize];
                     if u32::from(*layers_read) == layer {
                         *layers_read += 1;
-                        let style = &coding.components[place.component].style;
+                        let style = &coding.components[component].style;
                         reader.packet(
                             &mut resolution.bands,
                             place.precinct as usize,
@@ -51,40 +55,43 @@ pub(super) fn read(
     Ok(())
 }
 
-/// A precinct, and where its packets come in the order.
+/// A precinct, and where it lies on the reference grid.
 #[derive(Debug)]
 struct Place {
-    component: usize,
-    resolution: usize,
+    component: u16,
+    resolution: u16,
     precinct: u32,
-    key: [u32; 5],
+    x: u32,
+    y: u32,
 }
 
-/// The precincts of a progression in their order.
-fn places(components: &[Component], area: Area, progression: &Progression) -> Vec<Place> {
+/// The precincts of a progression in their order, but for those that are complete.
+fn places(components: &[Component], area: Area, layers: u32, progression: &Progression) -> Vec<Place> {
     let mut places = vec![];
     let (first, last) = progression.components;
-    for (c, component) in components.iter().enumerate().take(last).skip(first) {
+    for (c, component) in (0..).zip(components).take(last).skip(first) {
         let (first, last) = progression.resolutions;
-        for (r, resolution) in
-            component.resolutions.iter().enumerate().take(last as usize).skip(first as usize)
-        {
-            for p in 0..resolution.across * resolution.down {
-                let (x, y) = resolution.precinct_origin(p, area);
-                let (component, resolution) = (c as u32, r as u32);
-                let key = match progression.order {
-                    Order::LayerResolutionComponent | Order::ResolutionLayerComponent => {
-                        [resolution, component, p, 0, 0]
-                    }
-                    Order::ResolutionPosition => [resolution, y, x, component, p],
-                    Order::PositionComponent => [y, x, component, resolution, p],
-                    Order::ComponentPosition => [component, y, x, resolution, p],
-                };
-                places.push(Place { component: c, resolution: r, precinct: p, key });
+        for (r, resolution) in (0..).zip(&component.resolutions).take(last as usize).skip(first as usize) {
+            for (precinct, &read) in (0..).zip(&resolution.layers_read) {
+                if u32::from(read) < layers {
+                    let (x, y) = resolution.precinct_origin(precinct, area);
+                    places.push(Place { component: c, resolution: r, precinct, x, y });
+                }
             }
         }
     }
-    places.sort_unstable_by_key(|place| place.key);
+    places.sort_unstable_by_key(|place| {
+        let &Place { component, resolution, precinct, x, y } = place;
+        let (component, resolution) = (component.into(), resolution.into());
+        match progression.order {
+            Order::LayerResolutionComponent | Order::ResolutionLayerComponent => {
+                [resolution, component, precinct, 0, 0]
+            }
+            Order::ResolutionPosition => [resolution, y, x, component, precinct],
+            Order::PositionComponent => [y, x, component, resolution, precinct],
+            Order::ComponentPosition => [component, y, x, resolution, precinct],
+        }
+    });
     places
 }
 
@@ -149,13 +156,12 @@ fn band_header(
     mut added: impl FnMut(usize, usize),
 ) -> Result<(), String> {
     let precinct = band.precincts[precinct];
-    let size = (precinct.across, precinct.down);
+    let size = (u32::from(precinct.across), u32::from(precinct.down));
     let trees = tag_tree::nodes(size.0, size.1);
-    let (inclusion, zero_planes) =
-        band.nodes[precinct.nodes_at..precinct.nodes_at + 2 * trees].split_at_mut(trees);
-    for y in 0..precinct.down {
-        for x in 0..precinct.across {
-            let index = precinct.blocks_at + (y * precinct.across + x) as usize;
+    let (inclusion, zero_planes) = band.nodes[precinct.nodes_at as usize..][..2 * trees].split_at_mut(trees);
+    for y in 0..size.1 {
+        for x in 0..size.0 {
+            let index = precinct.blocks_at as usize + (y * size.0 + x) as usize;
             let block = &mut band.blocks[index];
             if block.length_bits > 0 {
                 if bits.bit()? == 0 {
@@ -169,12 +175,12 @@ fn band_header(
                 }
                 let planes = band.planes as u16;
                 let zero = tag_tree::read(zero_planes, size, (x, y), planes + 1, bits)?;
-                block.zero_planes = u32::from(zero.ok_or("more empty bit planes than there are")?);
+                block.zero_planes = zero.ok_or("more empty bit planes than there are")?;
                 block.length_bits = 3;
             }
             let passes = passes(bits)?;
             while bits.bit()? == 1 {
-                block.length_bits += 1;
+                block.length_bits = block.length_bits.saturating_add(1);
             }
             let before = block.pieces.len();
             if style.has(modes::HIGH_THROUGHPUT) {
@@ -182,7 +188,7 @@ fn band_header(
             } else {
                 pieces(block, passes, style, bits)?;
             }
-            let coded = band.planes.saturating_sub(block.zero_planes);
+            let coded = band.planes.saturating_sub(block.zero_planes.into());
             if coded == 0 || (style.has(modes::HIGH_THROUGHPUT) && block.passes > 3) {
                 return Err(format!("{} coding passes of {coded} bit planes", block.passes));
             }
@@ -206,7 +212,7 @@ fn passes(bits: &mut PacketBits) -> Result<u32, String> {
 /// Lengths of the code words that `passes` more passes belong to (T.800 B.10.7).
 fn pieces(block: &mut Block, mut passes: u32, style: &Style, bits: &mut PacketBits) -> Result<(), String> {
     while passes > 0 {
-        let done = block.passes;
+        let done = u32::from(block.passes);
         let (opens, left) = if style.has(modes::TERMINATE) {
             (true, 1)
         } else if !style.has(modes::BYPASS) {
@@ -229,7 +235,7 @@ fn high_throughput_pieces(block: &mut Block, mut passes: u32, bits: &mut PacketB
     if block.passes == 0 {
         // Passes in threes stand for bit planes that are left out.
         let left_out = (passes - 1) / 3;
-        block.zero_planes += left_out;
+        block.zero_planes += left_out as u16;
         push(block, 1, 3 * left_out + 1, true, bits)?;
         passes -= 3 * left_out + 1;
     }
@@ -246,12 +252,16 @@ fn push(
     opens: bool,
     bits: &mut PacketBits,
 ) -> Result<(), String> {
-    let width = block.length_bits + counted.ilog2();
+    let width = u32::from(block.length_bits) + counted.ilog2();
     if width > 32 {
         return Err(format!("a length of {width} bits"));
     }
     let length = bits.bits(width)?;
     block.pieces.push(Piece { start: 0, length, passes, opens });
-    block.passes += passes;
+    // More than the bit planes need, but some encoders do write more than that.
+    block.passes += passes as u16;
+    if block.passes > MAX_PASSES {
+        return Err(format!("{} coding passes of a block", block.passes));
+    }
     Ok(())
 }

@@ -171,9 +171,8 @@ fn coefficients<W: Coefficients>(
     let width = band.area.width();
     let mut samples = vec![W::Sample::default(); width * band.area.height()];
     for precinct in &band.precincts {
-        for row in 0..precinct.down {
-            for column in 0..precinct.across {
-                let block = &band.blocks[precinct.blocks_at + (row * precinct.across + column) as usize];
+        for (row, blocks) in (0..).zip(band.blocks_of(precinct).chunks_exact(precinct.across.max(1).into())) {
+            for (column, block) in (0..).zip(blocks) {
                 if block.pieces.is_empty() {
                     continue;
                 }
@@ -183,7 +182,7 @@ fn coefficients<W: Coefficients>(
                     let block_coding = ht::BlockCoding {
                         width: block_width,
                         height: block_height,
-                        zero_planes: block.zero_planes,
+                        zero_planes: block.zero_planes.into(),
                         planes: band.planes,
                         causal: coding.style.has(modes::VERTICALLY_CAUSAL),
                     };
@@ -196,7 +195,7 @@ fn coefficients<W: Coefficients>(
                         modes: coding.style.modes,
                         width: block_width,
                         height: block_height,
-                        planes: band.planes - block.zero_planes,
+                        planes: band.planes - u32::from(block.zero_planes),
                     };
                     let decoder = &mut buffers.tier1;
                     decoder.decode(&block_coding, &block.pieces, body)?;
