@@ -1,6 +1,6 @@
 //! How a tile is cut: resolutions, bands, precincts and code blocks (ITU-T T.800 B.5 to B.7).
 
-use super::coding::{Coding, ComponentCoding, modes};
+use super::coding::{Coding, ComponentCoding};
 use super::header::Area;
 use super::tag_tree::{self, Node};
 
@@ -293,7 +293,68 @@ fn blocks_along(
     (column as u32, (to.div_ceil(1 << block) - column) as u32)
 }
 
-/// Whether passes of a block in this style are of T.814.
-pub(super) fn is_high_throughput(coding: &ComponentCoding) -> bool {
-    coding.style.has(modes::HIGH_THROUGHPUT)
+#[cfg(test)]
+mod tests {
+    use super::super::coding::Coding;
+    use super::super::header::Segment;
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A coding of one component with these sizes as powers of two.
+    fn coding(levels: u8, block: (u8, u8), precincts: &[u8]) -> Coding {
+        let style = [&[1, 0, 0, 1, 0, levels, block.0 - 2, block.1 - 2, 0, 1], precincts].concat();
+        let quantisation = vec![0x40; 2 + 3 * usize::from(levels)];
+        let segments =
+            [Segment { marker: 0x52, bytes: &style }, Segment { marker: 0x5C, bytes: &quantisation }];
+        Coding::of_main(&segments, 1).unwrap()
+    }
+
+    proptest! {
+        /// Bands of all resolutions have the samples of the tile, and their blocks every sample once.
+        #[test]
+        fn blocks_cover_their_bands_once(
+            (x0, y0, width, height) in (0u32..40, 0u32..40, 1u32..70, 1u32..70),
+            levels in 0u8..5,
+            block in (2u8..6, 2u8..6),
+            precincts in prop::collection::vec((1u8..6, 1u8..6), 5),
+        ) {
+            let area = Area { x0, y0, x1: x0 + width, y1: y0 + height };
+            let sizes: Vec<u8> = precincts.iter().map(|&(w, h)| h << 4 | w).collect();
+            let coding = coding(levels, block, &sizes[..=levels.into()]);
+            let components = components(area, &coding, 8, 1 << 20).unwrap();
+            let mut samples = 0;
+            for resolution in &components[0].resolutions {
+                for band in &resolution.bands {
+                    let (width, height) = (band.area.width(), band.area.height());
+                    samples += width * height;
+                    let mut covered = vec![0; width * height];
+                    prop_assert_eq!(band.precincts.len(), resolution.layers_read.len());
+                    for precinct in &band.precincts {
+                        for row in 0..u32::from(precinct.down) {
+                            for column in 0..u32::from(precinct.across) {
+                                let area = band.block_area(precinct, column, row);
+                                prop_assert!(!area.is_empty());
+                                for y in area.y0..area.y1 {
+                                    for x in area.x0..area.x1 {
+                                        covered[y as usize * width + x as usize] += 1;
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    prop_assert!(covered.iter().all(|&times| times == 1), "{:?}", band.kind);
+                }
+            }
+            prop_assert_eq!(samples, width as usize * height as usize);
+        }
+    }
+
+    #[test]
+    fn more_packets_than_bytes_are_refused() {
+        let area = Area { x0: 0, y0: 0, x1: 64, y1: 64 };
+        let coding = coding(1, (4, 4), &[0x11, 0x11]);
+        // 16 x 16 precincts of 2 x 2 samples of the lower resolution, 32 x 32 of the higher.
+        assert!(components(area, &coding, 8, 1280).is_ok());
+        assert_eq!(components(area, &coding, 8, 1279).unwrap_err(), "1280 packets in 1279 bytes");
+    }
 }

@@ -90,3 +90,6 @@ fn codestream(stream: &[u8]) -> Result<&[u8], String> {
     }
     Err("a JP2 file without a codestream".into())
 }
+
+#[cfg(test)]
+mod tests;

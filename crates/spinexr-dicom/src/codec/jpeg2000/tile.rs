@@ -178,7 +178,7 @@ fn coefficients<W: Coefficients>(
                 }
                 let area = band.block_area(precinct, column, row);
                 let (block_width, block_height) = (area.width(), area.height());
-                let (coded, stride) = if geometry::is_high_throughput(coding) {
+                let (coded, stride) = if coding.style.has(modes::HIGH_THROUGHPUT) {
                     let block_coding = ht::BlockCoding {
                         width: block_width,
                         height: block_height,

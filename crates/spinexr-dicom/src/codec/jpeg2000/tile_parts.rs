@@ -92,3 +92,21 @@ fn packed_by_tile_part(segments: &[Segment]) -> Result<Option<impl Iterator<Item
     }
     Ok(Some(parts.into_iter()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_headers_go_over_the_ends_of_segments() {
+        // Two tile-parts with three and two bytes; the second length is cut by the end of the first segment.
+        let segments = [[0, 0, 0, 0, 3, 7, 8, 9, 0, 0].as_slice(), [1, 0, 2, 5, 6].as_slice()]
+            .map(|bytes| Segment { marker: 0x60, bytes });
+        let parts: Vec<_> = packed_by_tile_part(&segments).unwrap().unwrap().collect();
+        assert_eq!(parts, [vec![7, 8, 9], vec![5, 6]]);
+        assert!(packed_by_tile_part(&segments[..1]).unwrap().is_some());
+        let cut = [Segment { marker: 0x60, bytes: &[0, 0, 0, 0, 9, 1] }];
+        assert!(packed_by_tile_part(&cut).is_err());
+        assert!(packed_by_tile_part(&[]).unwrap().is_none());
+    }
+}
