@@ -64,8 +64,8 @@ pub(super) struct Coding {
     /// Packets may begin with a marker segment, and their headers end with one (T.800 A.8).
     pub start_of_packet: bool,
     pub end_of_header: bool,
-    pub progressions: Vec<Progression>,
     order: Order,
+    changes: Vec<Progression>,
     pub components: Vec<ComponentCoding>,
 }
 
@@ -122,8 +122,8 @@ impl Coding {
             colour_transform: false,
             start_of_packet: false,
             end_of_header: false,
-            progressions: vec![],
             order: Order::LayerResolutionComponent,
+            changes: vec![],
             components: vec![
                 ComponentCoding {
                     style: Style::of_default(style.bytes)?,
@@ -135,6 +135,16 @@ impl Coding {
         };
         coding.apply(segments)?;
         Ok(coding)
+    }
+
+    /// The progressions in turn: of all packets, where nothing changes.
+    pub fn progressions(&self) -> Vec<Progression> {
+        if self.changes.is_empty() {
+            let (order, layers) = (self.order, self.layers);
+            vec![Progression { order, resolutions: (0, 33), components: (0, usize::MAX), layers }]
+        } else {
+            self.changes.clone()
+        }
     }
 
     /// Whether any component has blocks of T.814.
@@ -220,12 +230,9 @@ impl Coding {
         if changes.len() > MAX_CHANGES {
             return Err(format!("{} progression changes", changes.len()));
         }
+        // Changes of the main header hold in a tile that has none of its own, even if it has another order (T.800 A.6.6).
         if !changes.is_empty() {
-            self.progressions = changes;
-        } else if self.progressions.is_empty() || segments.iter().any(|s| s.marker == 0x52) {
-            let layers = self.layers;
-            self.progressions =
-                vec![Progression { order: self.order, resolutions: (0, 33), components: (0, 256), layers }];
+            self.changes = changes;
         }
         if self.colour_transform {
             let [a, b, c] = &self.components[..] else {

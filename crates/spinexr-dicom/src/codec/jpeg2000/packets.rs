@@ -18,8 +18,8 @@ pub(super) fn read(
     tile: &TileBytes,
 ) -> Result<(), String> {
     let mut reader = Reader { tile, body_at: 0, header_at: 0, added: vec![] };
-    for progression in &coding.progressions {
-        let places = places(components, area, coding.layers, progression);
+    for progression in coding.progressions() {
+        let places = places(components, area, coding.layers, &progression);
         // Within a group, every layer goes through all places before the next.
         let one_group = |a: &Place, b: &Place| match progression.order {
             Order::LayerResolutionComponent => true,
