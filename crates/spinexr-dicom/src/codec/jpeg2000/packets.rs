@@ -168,9 +168,8 @@ fn band_header(
                     continue;
                 }
             } else {
-                // Layers are counted in 16 bits, so that one more does not overflow a threshold but for the last.
-                let threshold = u16::try_from(layer + 1).unwrap_or(u16::MAX);
-                if tag_tree::read(inclusion, size, (x, y), threshold, bits)?.is_none() {
+                // The number of layers has 16 bits.
+                if tag_tree::read(inclusion, size, (x, y), layer as u16 + 1, bits)?.is_none() {
                     continue;
                 }
                 let planes = band.planes as u16;
