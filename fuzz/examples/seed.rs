@@ -6,6 +6,16 @@ use spinexr_dicom::{DxFilm, DxSyntax, encode_dx};
 use std::io;
 use std::path::Path;
 
+/// Forms of JPEG 2000 beside the samples, with depth and form (see `spinexr_fuzz::film`).
+const JPEG_2000: [(&str, &[u8], u8, u8); 6] = [
+    ("styles", include_bytes!("../../crates/spinexr-dicom/samples/jpeg_2000_styles.dcm"), 12, 0),
+    ("bypass", include_bytes!("../../crates/spinexr-dicom/samples/jpeg_2000_bypass.dcm"), 16, 1),
+    ("changes", include_bytes!("../../crates/spinexr-dicom/samples/jpeg_2000_changes.dcm"), 8, 2),
+    ("lossy_bypass", include_bytes!("../../crates/spinexr-dicom/samples/jpeg_2000_lossy_bypass.dcm"), 12, 0),
+    ("ht_blocks", include_bytes!("../../crates/spinexr-dicom/samples/htj2k_blocks.dcm"), 12, 0),
+    ("ht_refined", include_bytes!("../../crates/spinexr-dicom/samples/htj2k_refined.dcm"), 12, 0),
+];
+
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let write = |target: &str, name: &str, bytes: &[u8]| {
@@ -27,6 +37,9 @@ fn main() -> io::Result<()> {
         };
         let signed = u8::from(sample.name.contains("signed"));
         write(target, sample.name, &[&[44, 36, depth - 1, signed], stream(sample.file)].concat())?;
+    }
+    for (name, file, depth, form) in JPEG_2000 {
+        write("jpeg_2000", name, &[&[44, 36, depth - 1, form], stream(file)].concat())?;
     }
     let pixels: Vec<u16> = (0..24 * 20).map(|i| (i * 37) & 4095).collect();
     for transfer_syntax in DxSyntax::ALL {

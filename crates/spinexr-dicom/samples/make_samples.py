@@ -1,6 +1,7 @@
 """Writes the sample files of this folder: one synthetic picture in every compressed transfer syntax.
 
     pip install numpy pydicom imagecodecs pyjpegls pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg
+    apt-get install libopenjp2-tools openjph-tools
     python make_samples.py
     python make_samples.py --films FOLDER   # films of 2455 x 1606 for `cargo bench -p spinexr-dicom`
     python make_samples.py --time FOLDER    # how long pydicom takes to decode those
@@ -9,7 +10,10 @@
 gives them; several lossless ones share `picture.raw`). The picture is a formula: no film of a patient is in it.
 """
 import pathlib
+import struct
+import subprocess
 import sys
+import tempfile
 import time
 
 import imagecodecs as ic
@@ -89,6 +93,66 @@ def restarted(lines):
     return stream
 
 
+def opj(image, bits, *options, signed=False):
+    """A JPEG 2000 stream by OpenJPEG's program, which knows every code-block style and order."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw, out = pathlib.Path(folder, "x.rawl"), pathlib.Path(folder, "x.j2k")
+        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+        raw.write_bytes(np.ascontiguousarray(planes).tobytes())
+        size = f"{WIDTH},{HEIGHT},{len(planes)},{bits},{'s' if signed else 'u'}"
+        subprocess.run(["opj_compress", "-i", raw, "-o", out, "-F", size, *options], check=True, capture_output=True)
+        return out.read_bytes()
+
+
+def ojph(image, bits, *options):
+    """An HTJ2K stream by OpenJPH's program."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw, out = pathlib.Path(folder, "x.pgm"), pathlib.Path(folder, "x.j2c")
+        head = f"P5\n{WIDTH} {HEIGHT}\n{2**bits - 1}\n".encode()
+        raw.write_bytes(head + image.astype(">u2" if bits > 8 else "u1").tobytes())
+        subprocess.run(["ojph_compress", "-i", raw, "-o", out, *options], check=True, capture_output=True)
+        return out.read_bytes()
+
+
+def refined():
+    """An HTJ2K stream whose one code block has all three passes, which OpenJPH does not write: the picture at 11 bits
+    by OpenJPH, without wavelets, put under a header of 12 bits with refinements of no meaning behind it."""
+    stream = ojph(picture(12) >> 1, 11, "-reversible", "true", "-num_decomps", "0")
+    start = stream.index(b"\xff\x93") + 2
+    bits, owners = "", []
+    for at in range(start, start + 16):
+        taken = 7 if stream[at - 1] == 0xFF else 8
+        bits += f"{stream[at]:08b}"[-taken:]
+        owners += [at] * taken
+    assert bits[:2] == "11"  # a packet, with the block
+    planes = bits.index("1", 2) - 2
+    at = 3 + planes
+    assert bits[at] == "0"  # one pass
+    width = 3 + bits.index("0", at + 1) - at - 1
+    at = bits.index("0", at + 1) + 1
+    length = int(bits[at : at + width], 2)
+    first = owners[at + width - 1] + 1
+    cleanup = stream[first : first + length]
+    # No byte that would need a stuffed bit, read from either end.
+    more = bytes(np.random.default_rng(3).integers(0, 0x7F, 400).astype("u1"))
+    width = 12
+    head = "11" + "0" * planes + "1" + "1100" + "1" * (width - 3) + "0"
+    head += f"{length:0{width}b}" + f"{len(more):0{width + 1}b}"
+    packet, ones = bytearray(), False
+    while head:
+        take = 7 if ones else 8
+        packet.append(int(head[:take].ljust(take, "0"), 2))
+        head, ones = head[take:], packet[-1] == 0xFF
+    assert not ones
+    out = bytearray(stream[: stream.index(b"\xff\x90")])
+    out[out.index(b"\xff\x51") + 40] = 11  # a depth of 12 bits
+    quantisation = out.index(b"\xff\x5c")
+    out[quantisation + 5] += 1 << 3  # and one more bit plane
+    body = bytes(packet) + cleanup + more
+    out += b"\xff\x90\x00\x0a\x00\x00" + struct.pack(">I", 14 + len(body)) + b"\x00\x01\xff\x93"
+    return bytes(out) + body + b"\xff\xd9"
+
+
 def films(folder):
     """A smooth picture with a few bits of noise, which compresses about as well as a radiograph."""
     y, x = np.mgrid[0:2455, 0:1606]
@@ -157,6 +221,25 @@ def main():
     write("jpeg_2000_rgb", "90", stream, rgb, 8, photometric="YBR_RCT", raw="picture_rgb")
     stream = ic.jpeg2k_encode(p12, level=60, reversible=False, codecformat="J2K", bitspersample=12)
     write("jpeg_2000_lossy", "91", stream, ic.jpeg2k_decode(stream), 12)
+
+    # Every code-block style, three layers, precincts, tiles that do not begin where the image does, markers.
+    tiled = ["-d", "5,3", "-T", "2,1", "-t", "24,24", "-c", "[16,16],[8,16]", "-n", "3", "-SOP", "-EPH"]
+    stream = opj(p12, 12, "-M", "47", "-r", "20,6,1", "-p", "PCRL", "-b", "8,16", *tiled)
+    write("jpeg_2000_styles", "90", stream, p12, 12, raw="picture")
+    stream = opj(s16, 16, "-M", "1", "-r", "12,4,1", "-p", "RLCP", "-TP", "R", signed=True)
+    write("jpeg_2000_bypass", "90", stream, s16, 16, signed=True, raw="picture_signed")
+    changes = "T0=0,0,1,3,3,RPCL/T0=0,0,2,6,3,CPRL"
+    stream = opj(rgb, 8, "-POC", changes, "-r", "8,1", "-ROI", "c=1,U=3", "-mct", "0")
+    write("jpeg_2000_changes", "90", stream, rgb, 8, photometric="RGB", raw="picture_rgb")
+    stream = opj(p12, 12, "-I", "-M", "5", "-r", "16,5", "-p", "LRCP", "-b", "16,8", "-d", "1,1")
+    write("jpeg_2000_lossy_bypass", "91", stream, ic.jpeg2k_decode(stream), 12)
+    stream = ojph(p12, 12, "-reversible", "true", "-block_size", "{16,4}", "-prog_order", "CPRL", "-image_offset", "{3,5}")
+    write("htj2k_blocks", "201", stream, p12, 12, raw="picture")
+    stream = refined()
+    stored = ic.jpeg2k_decode(stream)
+    # OpenJPH gives values out of range as they are.
+    assert (stored == np.clip(ic.htj2k_decode(stream).astype("i2"), 0, 4095)).all()
+    write("htj2k_refined", "203", stream, stored, 12)
 
     # OpenJPH writes RPCL, so the same stream serves both lossless syntaxes. Its depth is that of the container.
     stream = ic.htj2k_encode(p12, reversible=True)

@@ -7,9 +7,8 @@
 //! (i32)                                 (f64)                                      (f64)                (f32 or u8)
 //! ```
 //!
-//! dicom-rs supplies the data element parser, the dictionary and the codecs of 8-bit and lossless colour JPEG,
-//! hayro-jpeg2000 and dicom-toolkit-jpeg2000 those of JPEG 2000; 12-bit JPEG, lossless grey JPEG, JPEG-LS and RLE are decoded here. So
-//! is every step from stored values to display, because the convenience functions leave some of them out (an array is never
+//! dicom-rs supplies the data element parser, the dictionary and the codecs of 8-bit and lossless colour JPEG; 12-bit JPEG,
+//! lossless grey JPEG, JPEG-LS, JPEG 2000, HTJ2K and RLE are decoded here. So is every step from stored values to display, because the convenience functions leave some of them out (an array is never
 //! inverted for MONOCHROME1, a VOI LUT Sequence is ignored, padding enters min–max).
 //!
 //! Input may be hostile. Lengths are checked against the file before anything is allocated, sequences are
