@@ -7,8 +7,8 @@ use super::packet_bits::PacketBits;
 use super::tag_tree;
 use super::tile_parts::TileBytes;
 
-/// Coding passes that a block may have in all layers; 88 are of use.
-const MAX_PASSES: u16 = 1024;
+/// Coding passes that a block may have in all layers: those of 37 bit planes, the most there are (T.800 A.6.4).
+const MAX_PASSES: u16 = 109;
 
 /// Reads all packets of a tile. A tile that ends before its last packet is an error.
 pub(super) fn read(
@@ -257,7 +257,7 @@ fn push(
     }
     let length = bits.bits(width)?;
     block.pieces.push(Piece { start: 0, length, passes, opens });
-    // More than the bit planes need, but some encoders do write more than that.
+    // Not held to the planes of this block: some encoders write a few more.
     block.passes += passes as u16;
     if block.passes > MAX_PASSES {
         return Err(format!("{} coding passes of a block", block.passes));
