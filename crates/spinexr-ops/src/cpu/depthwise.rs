@@ -214,10 +214,11 @@ pub(crate) fn forward(
         let x = x.part(film, c * source, source);
         let bias = after.bias.map_or(0.0, |bias| bias[c]);
         gather.sum(isa, x, &weight[c * taps..][..taps], bias, |first, rows, sums| {
+            let at = c * pixels + first * width;
             // SAFETY: `out` is borrowed by the caller's frame, which waits for all tasks; each has its own plane, and
             // strips do not overlap.
-            let at = c * pixels + first * width;
-            let out = sums.write(unsafe { out.part(film * out_stride + at, rows * width) });
+            let out = unsafe { out.part(film * out_stride + at, rows * width) };
+            let out = sums.write(out);
             if let Some(residual) = after.residual {
                 let residual = residual.part(film, at, rows * width);
                 out.iter_mut().zip(residual).for_each(|(out, value)| *out += value);
