@@ -86,7 +86,7 @@ impl Conv2dOptions {
     }
 }
 
-/// Convolution of `x` with `weight`, in the [precision](crate::precision) of the training step.
+/// Convolution of `x` with `weight`, in the [`precision`] of the training step.
 ///
 /// # Shapes
 /// - `x`: `[N, I, H, W]`

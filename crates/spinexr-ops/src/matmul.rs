@@ -1,4 +1,4 @@
-//! The matrix product, in the [precision](crate::precision) of the training step.
+//! The matrix product, in the [`precision`] of the training step.
 
 use burn::tensor::{FloatDType, Tensor};
 
