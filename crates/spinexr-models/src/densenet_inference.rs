@@ -121,8 +121,7 @@ impl DenseNetInference {
 
     fn run(&self, x: &Maps, buffers: &mut Buffers) -> Vec<f32> {
         let Buffers { stem, blocks: maps, bottleneck, pooled } = buffers;
-        stem.reshape(self.stem.output_shape(x.shape()));
-        self.stem.run(x.view(), stem.view_mut(), Finish::RELU);
+        self.stem.run_into(x, Finish::RELU, stem);
         let [n, _, h, w] = stem.shape();
         let [h, w] = STEM_POOL.output_size([h, w]);
         maps[0].reshape([n, self.blocks[0].out_channels(), h, w]);

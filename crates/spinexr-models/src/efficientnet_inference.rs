@@ -6,6 +6,7 @@ use spinexr_ops::{BatchNorm2d, Conv2d};
 
 use crate::efficientnet::{Block, EfficientNet, FEATURE_STAGES, Padding, SqueezeExcite};
 use crate::linear::PreparedLinear;
+use crate::retinanet_detect::sigmoid;
 
 /// An EfficientNet that is only run.
 #[derive(Debug)]
@@ -57,8 +58,7 @@ impl EfficientNetInference {
     /// The maps of strides 8, 16 and 32, into `buffers.features`.
     pub(crate) fn run(&self, x: &Maps, buffers: &mut EfficientNetBuffers) {
         let EfficientNetBuffers { stem, wide, inner, blocks: [from, to], features } = buffers;
-        stem.reshape(self.stem.output_shape(x.shape()));
-        self.stem.run(x.view(), stem.view_mut(), Finish::SILU);
+        self.stem.run_into(x, Finish::SILU, stem);
         let (mut from, mut to) = (from, to);
         std::mem::swap(stem, from);
         let mut features = features.iter_mut();
@@ -109,18 +109,15 @@ impl BlockInference {
     fn run(&self, x: &Maps, wide: &mut Maps, inner: &mut Maps, out: &mut Maps) {
         let source = match &self.widen {
             Some(conv) => {
-                wide.reshape(conv.output_shape(x.shape()));
-                conv.run(x.view(), wide.view_mut(), Finish::SILU);
+                conv.run_into(x, Finish::SILU, wide);
                 &*wide
             }
             None => x,
         };
-        inner.reshape(self.depthwise.output_shape(source.shape()));
-        self.depthwise.run(source.view(), inner.view_mut(), Finish::SILU);
+        self.depthwise.run_into(source, Finish::SILU, inner);
         self.excite.run(inner);
-        out.reshape(self.narrow.output_shape(inner.shape()));
         let residual = self.residual.then(|| x.view());
-        self.narrow.run(inner.view(), out.view_mut(), Finish { residual, activation: Activation::Identity });
+        self.narrow.run_into(inner, Finish { residual, activation: Activation::Identity }, out);
     }
 }
 
@@ -134,7 +131,6 @@ impl Excite {
 
     /// Each plane times its factor.
     fn run(&self, maps: &mut Maps) {
-        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
         let means = means(maps.view());
         let channels = self.expand.outputs();
         let factors: Vec<f32> = means

@@ -50,8 +50,7 @@ impl ResNetInference {
     /// The maps C2, C3, C4 and C5, into `buffers.stages`.
     pub(crate) fn run(&self, x: &Maps, buffers: &mut ResNetBuffers) {
         let ResNetBuffers { stem, pooled, inner, short_cut, units, stages } = buffers;
-        stem.reshape(self.stem.output_shape(x.shape()));
-        self.stem.run(x.view(), stem.view_mut(), Finish::RELU);
+        self.stem.run_into(x, Finish::RELU, stem);
         let [n, c, h, w] = stem.shape();
         let [h, w] = STEM_POOL.output_size([h, w]);
         pooled.reshape([n, c, h, w]);
@@ -90,8 +89,7 @@ impl Block {
     fn run(&self, x: &Maps, inner: &mut [Maps; 2], short_cut: &mut Maps, out: &mut Maps) {
         let residual = match &self.downsample {
             Some(conv) => {
-                short_cut.reshape(conv.output_shape(x.shape()));
-                conv.run(x.view(), short_cut.view_mut(), Finish::NONE);
+                conv.run_into(x, Finish::NONE, short_cut);
                 &*short_cut
             }
             None => x,
@@ -101,13 +99,11 @@ impl Block {
         let (mut from, mut to) = (from, to);
         for (i, conv) in first.iter().enumerate() {
             let source = if i == 0 { x } else { &*from };
-            to.reshape(conv.output_shape(source.shape()));
-            conv.run(source.view(), to.view_mut(), Finish::RELU);
+            conv.run_into(source, Finish::RELU, to);
             std::mem::swap(&mut from, &mut to);
         }
-        out.reshape(last.output_shape(from.shape()));
         let finish = Finish { residual: Some(residual.view()), activation: Activation::Relu };
-        last.run(from.view(), out.view_mut(), finish);
+        last.run_into(from, finish, out);
     }
 }
 
@@ -156,11 +152,11 @@ impl FpnInference {
         for level in (0..count).rev() {
             let (finer, above) = merged.split_at_mut(level + 1);
             let merged = &mut finer[level];
-            convolve(&self.inner[level], &maps[level], merged);
+            self.inner[level].run_into(&maps[level], Finish::NONE, merged);
             if let Some(above) = above.first() {
                 add_upsampled(merged, above.view());
             }
-            convolve(&self.layer[level], merged, &mut levels[level]);
+            self.layer[level].run_into(merged, Finish::NONE, &mut levels[level]);
         }
         let (outputs, extra) = levels.split_at_mut(count);
         let coarsest = &outputs[count - 1];
@@ -173,15 +169,10 @@ impl FpnInference {
             }
             (extra, Some((conv6, conv7)), [p6, p7]) => {
                 let from = if extra == ExtraLevels::P6P7OnC5 { &maps[count - 1] } else { coarsest };
-                convolve(conv6, from, p6);
-                convolve(conv7, p6, p7);
+                conv6.run_into(from, Finish::NONE, p6);
+                conv7.run_into(p6, Finish::NONE, p7);
             }
             _ => {}
         }
     }
-}
-
-fn convolve(conv: &PreparedConv, x: &Maps, out: &mut Maps) {
-    out.reshape(conv.output_shape(x.shape()));
-    conv.run(x.view(), out.view_mut(), Finish::NONE);
 }

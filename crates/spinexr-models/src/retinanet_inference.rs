@@ -117,13 +117,11 @@ impl Tower {
             let convs = self.convs.get(level).unwrap_or(&self.convs[0]);
             for (i, conv) in convs.iter().enumerate() {
                 let source = if i == 0 { map } else { &*from };
-                to.reshape(conv.output_shape(source.shape()));
-                conv.run(source.view(), to.view_mut(), Finish::RELU);
+                conv.run_into(source, Finish::RELU, to);
                 std::mem::swap(&mut from, &mut to);
             }
             let source = if convs.is_empty() { map } else { &*from };
-            to.reshape(self.last.output_shape(source.shape()));
-            self.last.run(source.view(), to.view_mut(), Finish::NONE);
+            self.last.run_into(source, Finish::NONE, to);
             let here = map.shape()[2] * map.shape()[3];
             for film in 0..n {
                 let at = (film * places + start) * outputs;

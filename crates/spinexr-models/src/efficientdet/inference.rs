@@ -181,8 +181,8 @@ impl BiFpnInference {
                 let [n, _, h, w] = size;
                 sum.reshape([n, node.depthwise.in_channels(), h, w]);
                 weighted_sum(&terms, Activation::Silu, sum.view_mut());
-                convolve(&node.depthwise, sum, Finish::NONE, depthwise);
-                convolve(&node.pointwise, depthwise, Finish::NONE, &mut out[0]);
+                node.depthwise.run_into(sum, Finish::NONE, depthwise);
+                node.pointwise.run_into(depthwise, Finish::NONE, &mut out[0]);
             }
             // The last nodes are the levels, finest first; the next cell writes over the others.
             maps.rotate_right(levels);
@@ -212,7 +212,7 @@ fn changed_channels(resample: &Resample) -> PreparedConv {
 fn resampled<'a>(conv: Option<&PreparedConv>, map: &'a Maps, buffer: &'a mut Maps) -> &'a Maps {
     match conv {
         Some(conv) => {
-            convolve(conv, map, Finish::NONE, buffer);
+            conv.run_into(map, Finish::NONE, buffer);
             buffer
         }
         None => map,
@@ -238,11 +238,6 @@ impl NodeInference {
 fn separable(conv: &SeparableConv, norm: Option<&BatchNorm2d>) -> (PreparedConv, PreparedConv) {
     let after = Norms { before: None, after: norm };
     (PreparedConv::new(&conv.conv_dw, Norms::NONE), PreparedConv::new(&conv.conv_pw, after))
-}
-
-fn convolve(conv: &PreparedConv, x: &Maps, finish: Finish<'_>, out: &mut Maps) {
-    out.reshape(conv.output_shape(x.shape()));
-    conv.run(x.view(), out.view_mut(), finish);
 }
 
 /// A class or box net.
@@ -274,13 +269,13 @@ impl HeadInference {
             let convs = self.levels.get(level).map_or(&[][..], Vec::as_slice);
             let mut source = map;
             for (depthwise, pointwise) in convs {
-                convolve(depthwise, source, Finish::NONE, to);
-                convolve(pointwise, to, Finish::SILU, from);
+                depthwise.run_into(source, Finish::NONE, to);
+                pointwise.run_into(to, Finish::SILU, from);
                 source = &*from;
             }
             let (depthwise, pointwise) = &self.predict;
-            convolve(depthwise, source, Finish::NONE, to);
-            convolve(pointwise, to, Finish::NONE, from);
+            depthwise.run_into(source, Finish::NONE, to);
+            pointwise.run_into(to, Finish::NONE, from);
             let here = map.shape()[2] * map.shape()[3];
             for film in 0..n {
                 let at = (film * places + start) * outputs;

@@ -159,16 +159,14 @@ impl RpnInference {
         for map in maps {
             for (i, conv) in self.convs.iter().enumerate() {
                 let source = if i == 0 { map } else { &*from };
-                to.reshape(conv.output_shape(source.shape()));
-                conv.run(source.view(), to.view_mut(), Finish::RELU);
+                conv.run_into(source, Finish::RELU, to);
                 std::mem::swap(&mut from, &mut to);
             }
             let source = if self.convs.is_empty() { map } else { &*from };
             let here = map.shape()[2] * map.shape()[3];
             for (conv, values) in [&self.objectness, &self.boxes].into_iter().zip(&mut results) {
                 let outputs = conv.out_channels();
-                to.reshape(conv.output_shape(source.shape()));
-                conv.run(source.view(), to.view_mut(), Finish::NONE);
+                conv.run_into(source, Finish::NONE, to);
                 for film in 0..n {
                     let at = (film * places + start) * outputs;
                     by_place(to, film, &mut values[at..][..here * outputs]);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Affine, MapsMut, MapsRef, read};
+use super::{Affine, Maps, MapsMut, MapsRef, read};
 use crate::batch_norm::BatchNorm2d;
 use crate::conv2d::{Conv2d, Conv2dOptions};
 use crate::cpu::conv::{After, Before, ShiftedSum};
@@ -132,6 +132,19 @@ impl PreparedConv {
     fn options_for(&self, [_, _, h, w]: [usize; 4]) -> Conv2dOptions {
         let [_, _, kh, kw] = self.weight_shape;
         if self.same { self.options.with_same_padding([h, w], [kh, kw]) } else { self.options }
+    }
+
+    /// Convolve into a buffer, which takes the output's shape.
+    ///
+    /// # Shapes
+    /// - `x`: `[N, I, H, W]`
+    /// - the residual of `finish`: [`PreparedConv::output_shape`]
+    ///
+    /// # Panics
+    /// When the shapes do not agree.
+    pub fn run_into(&self, x: &Maps, finish: Finish<'_>, out: &mut Maps) {
+        out.reshape(self.output_shape(x.shape()));
+        self.run(x.view(), out.view_mut(), finish);
     }
 
     /// Convolve.
